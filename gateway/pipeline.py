@@ -1,0 +1,68 @@
+"""The whole way of one call on one page. Numbers are the stages of docs/request-life.md.
+
+Stages take values and return values; only this page writes to the call. Cleaning up never awaits, no time limit
+surrounds a `yield`, and this is the only async generator on the way: `api/respond.py` drives and closes it, for plain
+answers as for streams.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+from conclave.gateway.access.admission import Access
+from conclave.gateway.call import END, Call, Chunk, Reply
+from conclave.gateway.errors import ExpertFailed
+from conclave.gateway.experts.pool import Pool
+from conclave.gateway.policy.published import Published
+from conclave.router.api import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    access: Access  # (1) key, limits, deadline
+    policy: Published  # compiled to Rules when it is published
+    experts: Pool  # (7) opens ONE expert: its deployments, transport retries, breaker
+    record: Callable[[Call], None]  # (9) one append to the journal
+    digest_key: bytes  # keys the digests of what was said, in the record
+    now_s: Callable[[], float] = time.monotonic
+
+    async def answer(self, call: Call) -> AsyncGenerator[Chunk, None]:
+        """Yield what the client may see, then END; raise a ConclaveError; leave one record, however it ends."""
+        try:
+            await self._prepare(call)  # (1)-(4)
+            assert call.rules and call.request and call.decision and call.grant and call.reply  # noqa: S101  for mypy
+            while not call.answered:
+                step = call.rules.next_step(call.decision, call.outcomes, shown=call.shown)  # raises if none is left
+                prompt = call.rules.compose(call.request)
+                try:
+                    with self.experts.open(step.expert, prompt, deadline_s=call.grant.deadline_s) as upstream:  # (7)
+                        call.attempts.append(upstream.attempt)
+                        async for chunk in upstream:  # data, SILENCE after 10 s without
+                            for out in call.reply.feed(chunk):
+                                yield out
+                    last = call.reply.finish(call.explain())
+                except ExpertFailed as error:
+                    call.outcomes.append(Outcome(accepted=False, error=error.message, final=error.final))
+                    call.reply.restart()
+                    continue
+                call.outcomes.append(Outcome(accepted=True))
+                for out in last:
+                    yield out
+            call.end(self.now_s())
+        except BaseException as error:  # refused, failed, out of time, client gone: the record says which
+            call.end(self.now_s(), error)
+            raise
+        finally:
+            self.record(call)  # (9)
+        yield END  # [DONE] leaves after the row is written
+
+    async def _prepare(self, call: Call) -> None:
+        call.grant = await self.access.admit(call.source.head)  # (1) before a byte of the body is read
+        rules = call.rules = self.policy.rules_for(call.grant.tenant)  # one version for the whole call
+        body = await call.source.read(max_bytes=rules.limits.body_bytes, timeout_s=rules.limits.body_timeout_s)
+        call.request = call.parse(body)
+        call.segments = rules.read(call.request)  # (2)
+        call.decision = rules.decide(call.request, call.segments, call.grant.scope)  # (4)
+        call.reply = Reply(
+            stream=call.request.stream, include_usage=call.request.include_usage, digest_key=self.digest_key
+        )

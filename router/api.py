@@ -1,0 +1,73 @@
+"""The router's own types, and the one pure function that names the next expert.
+
+Nothing here knows HTTP, providers or the policy's file format: a `Decision` is a value that can be written down and
+replayed, and `next_step` needs nothing else.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What the classifier says of one text.
+
+    `probabilities` are calibrated and sum to 1 over the categories; `category` is always their argmax, `unsure` a flag
+    beside it (the confidence is below the threshold in the artifact).
+    """
+
+    category: str
+    confidence: float
+    unsure: bool
+    probabilities: Mapping[str, float]
+
+    @property
+    def runner_up(self) -> str:
+        """The second most probable category."""
+        return sorted(self.probabilities, key=self.probabilities.__getitem__)[-2]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Ask `expert`; `reason` says why it stands here (`category`, `unsure`, `named`, `fallback`, ...)."""
+
+    expert: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a step ended. A refused step carries `error` (its message) and `final`: no other expert would do better."""
+
+    accepted: bool
+    error: str | None = None
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which experts, in which order, and why; enough to explain and to replay it without the user's text.
+
+    `classification` is None where none was needed (a named expert, or routing switched off). `row` names the row of
+    the policy's table that was used (a category, or `default`). `model_digest` is the classifier's artifact.
+    """
+
+    steps: tuple[Step, ...]
+    reason: str
+    row: str
+    classification: Classification | None = None
+    model_digest: str | None = None
+
+
+class NoStepLeft(Exception):
+    """No step of the decision is left to try; the last outcome says what happened."""
+
+
+def next_step(decision: Decision, outcomes: Sequence[Outcome], *, shown: bool) -> Step:
+    """The step to take after `outcomes`; raises NoStepLeft.
+
+    Falling back is open until the client has seen a word (`shown`), and only while another expert could do better.
+    """
+    if shown or len(outcomes) >= len(decision.steps) or (outcomes and outcomes[-1].final):
+        raise NoStepLeft
+    return decision.steps[len(outcomes)]
