@@ -4,6 +4,7 @@ Only `gateway/pipeline.py` writes to a Call (a lint checks it); everything it ho
 that made it, but for `Attempt`, which the upstream keeps up to date, and `Reply`, which the pipeline feeds.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from conclave.gateway.errors import ExpertFailed
+from conclave.gateway.errors import ConclaveError, DeadlineExceeded, ExpertFailed, Refused
 from conclave.router.api import Decision, Outcome
 from conclave.safety.api import Segment
 
@@ -121,18 +122,29 @@ class Head(Protocol):
     def authorization(self) -> str | None: ...
     @property
     def source(self) -> str: ...  # the peer's address, without the port
+    @property
+    def content_length(self) -> int | None: ...
 
 
 class Source(Protocol):
-    """The client's side of a call: `read` gives the whole body or raises TooLarge, RequestTimeout or ClientGone."""
+    """The client's side of a call: `read` gives the whole body or raises TooLarge, RequestTimeout or ClientGone.
 
-    head: Head
+    `gone` says that the client has left.
+    """
+
+    @property
+    def head(self) -> Head: ...
+    @property
+    def gone(self) -> bool: ...
 
     async def read(self, *, max_bytes: int, timeout_s: float) -> bytes: ...
 
 
 class ClientGone(Exception):
     """The client left before its request was whole."""
+
+
+ENDINGS: Final = ("answered", "refused", "failed", "deadline", "client_gone", "stopped")  # stopped: this process ended
 
 
 class Reply:
@@ -241,7 +253,6 @@ class Call:
     reply: Reply | None = None
     attempts: list[Attempt] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
-    marks_s: dict[str, float] = field(default_factory=dict)
     ended_s: float | None = None
     error: BaseException | None = None
 
@@ -255,6 +266,27 @@ class Call:
         """Whether the client has seen a word of an answer."""
         return self.reply is not None and self.reply.shown
 
+    def end(self, now_s: float, error: BaseException | None = None) -> None:
+        """Note when the call ended and what ended it; None if it was answered."""
+        self.ended_s, self.error = now_s, error
+
+    @property
+    def ending(self) -> str:
+        """How the call ended, as one of ENDINGS."""
+        match self.error:
+            case None:
+                return "answered"
+            case Refused():
+                return "refused"
+            case DeadlineExceeded():
+                return "deadline"
+            case ConclaveError():
+                return "failed"
+            case ClientGone() | GeneratorExit() | asyncio.CancelledError():
+                return "client_gone" if self.source.gone else "stopped"
+            case _:
+                return "failed"
+
     def explain(self) -> dict[str, Any]:
         """The `conclave` response object: which expert served the call, and why. Never user text."""
         decision, rules = self.decision, self.rules
@@ -265,6 +297,6 @@ class Call:
             found = decision.classification
             explained |= {"category": found.category, "confidence": round(found.confidence, 4), "unsure": found.unsure}
         if decision is not None and rules is not None:
-            reason = decision.steps[min(len(self.outcomes), len(decision.steps) - 1)].reason if self.attempts else decision.reason
-            explained |= {"reason": reason, "policy": rules.digest[:12]}
+            step = decision.steps[max(len(self.attempts) - 1, 0)]
+            explained |= {"reason": step.reason, "policy": rules.digest[:12]}
         return explained

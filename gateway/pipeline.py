@@ -30,7 +30,7 @@ class Pipeline:
         """Yield what the client may see, then END; raise a ConclaveError; leave one record, however it ends."""
         try:
             await self._prepare(call)  # (1)-(4)
-            assert call.rules and call.request and call.decision and call.grant and call.reply  # noqa: S101  for mypy
+            assert call.rules and call.request and call.decision and call.grant and call.reply  # noqa: S101, PT018  set by _prepare
             while not call.answered:
                 step = call.rules.next_step(call.decision, call.outcomes, shown=call.shown)  # raises if none is left
                 prompt = call.rules.compose(call.request)
@@ -42,7 +42,11 @@ class Pipeline:
                                 yield out
                     last = call.reply.finish(call.explain())
                 except ExpertFailed as error:
-                    call.outcomes.append(Outcome(accepted=False, error=error.message, final=error.final))
+                    call.outcomes.append(
+                        Outcome(
+                            accepted=False, error=error.message, final=error.final, param=error.param, code=error.code
+                        )
+                    )
                     call.reply.restart()
                     continue
                 call.outcomes.append(Outcome(accepted=True))

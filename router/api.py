@@ -37,11 +37,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a step ended. A refused step carries `error` (its message) and `final`: no other expert would do better."""
+    """How a step ended. A step that failed says why in `error`; `final` means that no other expert would do better,
+
+    and then `param` and `code` are what that expert found wrong with the request.
+    """
 
     accepted: bool
     error: str | None = None
     final: bool = False
+    param: str | None = None
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,61 @@
+"""The target Conclave, lean: admit, boundary, route and record; one API key; every category goes to the mock.
+
+It decides the configuration that is measured, in a state folder of its own. All that is not said there is the default,
+but for the log, which says warnings only, as F's does.
+"""
+
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from benchmarks.gateway.mock import MODEL
+from benchmarks.gateway.ports import free_port
+from benchmarks.gateway.servers import TargetError
+from benchmarks.gateway.targets import CONCLAVE, ROOT, Target
+from conclave.gateway.policy.document import CATEGORIES
+
+COMMAND: Final = (sys.executable, "-m", "conclave.gateway.cli")
+EXPERT: Final = "mock"
+
+
+def settings(upstream: str, *, port: int, admin_port: int, state_dir: Path) -> dict[str, Any]:
+    """The lean configuration, as it stands in the YAML file."""
+    return {
+        "server": {"port": port, "admin_port": admin_port, "state_dir": str(state_dir), "log_level": "warning"},
+        "policy": {
+            "name": "lean",
+            "stages": {"route": "on"},
+            "experts": {EXPERT: {"kind": "openai", "model": MODEL, "base_url": upstream}},
+            "categories": {category: [EXPERT] for category in CATEGORIES},
+            "default": [EXPERT],
+        },
+    }
+
+
+def conclave(upstream: str, stack: ExitStack) -> Target:
+    """Write the configuration, make the key, and say how to serve; `stack` removes the folder."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="conclave-benchmark-")))
+    port, config = free_port(), folder / "conclave.yaml"
+    said = settings(upstream, port=port, admin_port=free_port(), state_dir=folder / "state")
+    config.write_text(yaml.safe_dump(said, sort_keys=False))
+    key = _new_key(config)
+    return Target(
+        CONCLAVE,
+        (*COMMAND, "serve", "--config", str(config)),
+        port,
+        headers={"authorization": f"Bearer {key}"},
+        imports="conclave.gateway.app",
+    )
+
+
+def _new_key(config: Path) -> str:
+    command = [*COMMAND, "keys", "create", "--config", str(config), "--name", "benchmark"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603  our own command
+    if made.returncode:
+        raise TargetError(f"no key could be made:\n{made.stdout}{made.stderr}")
+    return made.stdout.strip()

@@ -1,0 +1,26 @@
+"""`/livez` (this process answers) and `/readyz` (it can serve a call), the same on both planes."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+Checks: TypeAlias = Callable[[], dict[str, str]]  # name -> "ok" or what is wrong
+
+
+def routes(checks: Checks) -> APIRouter:
+    """The two endpoints; `checks` is asked anew for each readiness probe."""
+    router = APIRouter()
+
+    @router.get("/livez")
+    async def livez() -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    @router.get("/readyz")
+    async def readyz() -> JSONResponse:
+        found = checks()
+        ready = all(state == "ok" for state in found.values())
+        return JSONResponse({"status": "ok" if ready else "unready", "checks": found}, 200 if ready else 503)
+
+    return router

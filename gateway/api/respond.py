@@ -1,0 +1,181 @@
+"""One ASGI endpoint for plain answers and for streams: it opens the call, drives the pipeline, and watches the client.
+
+It is the only consumer of `Pipeline.answer`. A client that leaves cancels the drive, which closes the upstream; the
+generator is closed here in every case, so that its record is written before this returns.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from conclave.gateway.api import headers
+from conclave.gateway.call import END, SILENCE, Call, ChatRequest, Chunk, ClientGone
+from conclave.gateway.errors import ConclaveError, InternalError, RequestTimeout, TooLarge
+from conclave.gateway.pipeline import Pipeline
+
+WATCH_AFTER_S: Final = 0.02  # short calls are over before a task to watch their client would pay (upstream closes <= 50 ms)
+DRAIN_BYTES: Final = 64 * 1024 * 1024  # an oversized body up to this is read away, so that the client sees its 413
+
+log = structlog.get_logger()
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """What the headers say; see `gateway.call.Head`."""
+
+    authorization: str | None
+    source: str
+    content_length: int | None
+
+
+class Client:
+    """The client's side of one call: its body, and whether it is still there."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.head = head_of(scope)
+        self.gone = False
+        self._receive = receive
+        self._driver = asyncio.current_task()
+        self._timer: asyncio.TimerHandle | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def read(self, *, max_bytes: int, timeout_s: float) -> bytes:
+        """The whole body, then watch the client from then on."""
+        if self.head.content_length is not None and self.head.content_length > max_bytes:
+            raise TooLarge(f"the request body has {self.head.content_length} bytes; the limit is {max_bytes}")
+        try:
+            async with asyncio.timeout(timeout_s):
+                body = await self._read(max_bytes)
+        except TimeoutError:
+            raise RequestTimeout(f"the request body did not arrive within {timeout_s:g} s") from None
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start_watch)
+        return body
+
+    async def _read(self, max_bytes: int) -> bytes:
+        pieces, size, more = [], 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.gone = True
+                raise ClientGone
+            piece = message.get("body", b"")
+            size += len(piece)
+            if size > max_bytes:
+                raise TooLarge(f"the request body is larger than the limit of {max_bytes} bytes")
+            pieces.append(piece)
+            more = message.get("more_body", False)
+        return b"".join(pieces)
+
+    def _start_watch(self) -> None:
+        self._watch = asyncio.ensure_future(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._driver is not None:
+            self._driver.cancel()
+
+    def unwatch(self) -> None:
+        """Stop watching: the answer is whole, or nobody waits for it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+
+
+class Respond:
+    """The endpoint of one dialect: `parse` turns its body into a ChatRequest."""
+
+    def __init__(self, pipeline: Callable[[], Pipeline], parse: Callable[[bytes], ChatRequest]) -> None:
+        self._pipeline = pipeline
+        self._parse = parse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = Client(scope, receive)
+        call = Call(f"req_{os.urandom(12).hex()}", client, self._parse, datetime.now(UTC), time.monotonic())
+        answer = Answer(call, send)
+        try:
+            async with aclosing(self._pipeline().answer(call)) as chunks:
+                async for chunk in chunks:
+                    await answer.send(chunk)
+        except ConclaveError as error:
+            await answer.fail(error)
+        except (asyncio.CancelledError, ClientGone):
+            if not client.gone:
+                raise
+        except Exception:
+            log.exception("call.broke", request_id=call.id)
+            await answer.fail(InternalError("an error of the gateway's own; its log has it under the request id"))
+        finally:
+            client.unwatch()
+
+
+class Answer:
+    """What goes back over the wire. A plain answer leaves whole, after its record; a stream's head with its first chunk."""
+
+    def __init__(self, call: Call, send: Send) -> None:
+        self._call = call
+        self._send = send
+        self._started = False
+        self._body = b""
+
+    async def send(self, chunk: Chunk) -> None:
+        if self._call.request is None or not self._call.request.stream:
+            await self._send_plain(chunk)
+            return
+        if not self._started:
+            await self._start(200, headers.STREAM)
+        if chunk is SILENCE:
+            await self._write(b": keep-alive\n\n")
+        else:
+            # a JSON string holds no bare newline, so a payload over several lines is the same JSON on one
+            data = chunk.data.replace(b"\n", b" ") if b"\n" in chunk.data else chunk.data
+            await self._write(b"data: %b\n\n" % data, last=chunk is END)
+
+    async def _send_plain(self, chunk: Chunk) -> None:
+        if chunk is END:
+            await self._start(200, [headers.PLAIN, (b"content-length", b"%d" % len(self._body))])
+            await self._write(self._body, last=True)
+        elif chunk is not SILENCE:
+            self._body += chunk.data
+
+    async def fail(self, error: ConclaveError) -> None:
+        """The error envelope: as the response, or as a stream's last event once it has begun."""
+        envelope = msgspec.json.encode(error.envelope())
+        if self._started:
+            await self._write(b"data: %b\n\n" % envelope, last=True)
+            return
+        about = [headers.PLAIN, (b"content-length", b"%d" % len(envelope)), *headers.error_headers(error)]
+        if isinstance(error, TooLarge) and (self._call.source.head.content_length or DRAIN_BYTES) >= DRAIN_BYTES:
+            about.append((b"connection", b"close"))
+        await self._start(error.status, about)
+        await self._write(envelope, last=True)
+
+    async def _start(self, status: int, about: headers.Headers) -> None:
+        self._started = True
+        about = [*about, *headers.call_headers(self._call)]
+        await self._send({"type": "http.response.start", "status": status, "headers": about})
+
+    async def _write(self, body: bytes, *, last: bool = False) -> None:
+        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+
+
+def head_of(scope: Scope) -> RequestHead:
+    """What the headers of an ASGI scope say."""
+    authorization: str | None = None
+    length: int | None = None
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            authorization = value.decode("latin-1")
+        elif name == b"content-length" and value.isdigit():
+            length = int(value)
+    return RequestHead(authorization, scope["client"][0] if scope.get("client") else "unknown", length)

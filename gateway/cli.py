@@ -1,0 +1,169 @@
+"""The command `conclave`: it knows its commands by name and one line each, and imports a room's only to run it."""
+
+import importlib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from conclave.gateway.serve import Bound
+    from conclave.gateway.settings import Settings
+    from conclave.safety.audit.witness import Witnessed
+
+COMMANDS: Final = {  # name: (where it is, its line in --help)
+    "serve": ("conclave.gateway.cli:serve", "Run the gateway."),
+    "check-config": ("conclave.gateway.policy.cli:check_config", "Say what is wrong with a configuration."),
+    "route": ("conclave.gateway.policy.cli:route", "Say which expert would answer a question, and why."),
+    "keys": ("conclave.gateway.access.cli:keys", "Make, list and revoke API keys."),
+    "audit": ("conclave.safety.audit.cli:audit", "Verify, read, export and prune the record of every call."),
+    "router": ("conclave.router.cli:router", "Train, evaluate and run the classifier."),
+    "migrate": ("conclave.gateway.cli:migrate", "Bring the state database up to date."),
+    "version": ("conclave.gateway.cli:version", "Print the version."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are run, not when they are listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's signature
+        if cmd_name not in COMMANDS:
+            return None
+        path, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(path), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] == "audit":
+            _hand_to_audit(ctx, args)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Conclave: one OpenAI-compatible door to many experts."""
+
+
+@click.command()
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="The YAML file; else $CONCLAVE_CONFIG, ./conclave.yaml."
+)
+@click.option("--host", help="Address of the API; anything but loopback needs a key first.")
+@click.option("--port", type=int, help="Port of the API; 0: any free one.")
+@click.option("--admin-port", type=int, help="Port of /metrics; 0: any free one.")
+def serve(config: Path | None, host: str | None, port: int | None, admin_port: int | None) -> None:
+    """Run the gateway until SIGTERM or SIGINT, then let running answers finish within the grace time."""
+    settings = _settings(config, host=host, port=port, admin_port=admin_port)
+    from conclave.gateway.access.admission import NoKeysError  # noqa: PLC0415  commands load what they need
+    from conclave.gateway.app import create_app  # noqa: PLC0415
+    from conclave.gateway.serve import Doors, PortTakenError, Server  # noqa: PLC0415
+    from conclave.gateway.telemetry import logs  # noqa: PLC0415
+
+    server = settings.server
+    logs.configure(level=server.log_level, format=server.log_format)
+    doors = Doors(
+        host=server.host,
+        port=server.port,
+        admin_host=server.admin_host,
+        admin_port=server.admin_port,
+        grace_s=server.grace_s,
+    )
+    running = Server(create_app(settings), doors, announce=lambda bound: _announce(settings, bound))
+    try:
+        running.run()
+    except (NoKeysError, PortTakenError) as error:
+        raise click.ClickException(str(error)) from error
+    except Exception as error:
+        if type(error).__name__ == "StateError":  # by name: importing it would import SQLAlchemy for every start
+            raise click.ClickException(str(error)) from error
+        raise
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), help="The YAML file, as for `conclave serve`.")
+def migrate(config: Path | None) -> None:
+    """Bring the state database up to date; `serve` does it by itself only for SQLite."""
+    settings = _settings(config)
+    from conclave.gateway.state.sql import Database, StateError  # noqa: PLC0415  SQLAlchemy, 0.6 s
+    from conclave.gateway.state.tables import REVISION  # noqa: PLC0415
+
+    try:
+        database = Database.of(settings.server.database_url, settings.server.state_dir)
+        before = database.migrate()
+    except StateError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(
+        f"{database}: " + (f"at {REVISION} already" if before == REVISION else f"{before or 'new'} -> {REVISION}")
+    )
+    database.close()
+
+
+@click.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed  # noqa: PLC0415
+
+    click.echo(installed("conclave-gateway"))
+
+
+def _settings(config: Path | None, **overrides: object) -> "Settings":
+    from conclave.gateway.policy.source import ConfigError  # noqa: PLC0415  pydantic, 0.3 s
+    from conclave.gateway.settings import load_settings  # noqa: PLC0415
+
+    try:
+        return load_settings(config, **overrides)
+    except ConfigError as error:
+        raise click.ClickException(
+            "\n".join(["the configuration cannot be used", *map(str, error.problems)])
+        ) from error
+
+
+def _announce(settings: "Settings", bound: "Bound") -> None:
+    """For the person who started it, on stderr: where it is, who answers, what to do next."""
+    from conclave.gateway.serve import url_of  # noqa: PLC0415
+
+    url = url_of(settings.server.host, bound.port)
+    metrics = f"{url_of(settings.server.admin_host, bound.admin_port)}/metrics"
+    experts = ", ".join(settings.policy.experts)
+    click.echo(f"Conclave serves {url}/v1 with {experts}. Metrics: {metrics}. Stop it with Ctrl-C.", err=True)
+    for warning in settings.warnings:
+        click.echo(f"  note: {warning}", err=True)
+    click.echo(
+        f"  try:  curl {url}/v1/chat/completions -H 'content-type: application/json' "
+        """-d '{"model": "auto", "messages": [{"role": "user", "content": "What is Conclave?"}]}'""",
+        err=True,
+    )
+
+
+def _hand_to_audit(context: click.Context, args: list[str]) -> None:
+    """What the commands of `conclave audit` may need and their room does not know: databases, and the policy."""
+    from conclave.safety.audit.cli import KEEP_DAYS, TABLES  # noqa: PLC0415  commands load what they need
+
+    context.meta[TABLES] = _witnessed
+    if "prune" in args:
+        from conclave.gateway.policy.source import ConfigError  # noqa: PLC0415
+        from conclave.gateway.settings import load_settings  # noqa: PLC0415
+
+        with suppress(ConfigError):  # `prune` then asks for what it must know
+            context.meta[KEEP_DAYS] = load_settings().policy.audit.keep_days
+
+
+def _witnessed(url: str) -> "Iterable[Witnessed]":
+    from conclave.gateway.followers.audit_table import witnessed  # noqa: PLC0415  SQLAlchemy, 0.6 s
+
+    return witnessed(url)
+
+
+if __name__ == "__main__":
+    main()

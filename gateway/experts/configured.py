@@ -1,0 +1,56 @@
+"""The pool that a policy describes: each expert with its deployments, keys read from where the policy says they are.
+
+Asks nobody anything: an expert that is down is found out by the first call to it.
+"""
+
+import os
+from collections.abc import Mapping
+
+from conclave.gateway.experts.api import Expert
+from conclave.gateway.experts.deployment import Deployment
+from conclave.gateway.experts.endpoint import TimeLimits
+from conclave.gateway.experts.openai_http import HttpSessions, OpenAIExpert
+from conclave.gateway.experts.pool import Pool
+from conclave.gateway.policy.document import DeploymentSettings, ExpertSettings, PolicyDocument
+
+
+def configured(policy: PolicyDocument, environ: Mapping[str, str], sessions: HttpSessions) -> Pool:
+    """The pool of a completed policy. Raises OSError for a key file that cannot be read."""
+    return Pool(
+        {
+            name: _deployments(name, expert, environ, sessions)
+            for name, expert in policy.experts.items()
+        }
+    )
+
+
+def _deployments(
+    name: str, expert: ExpertSettings, environ: Mapping[str, str], sessions: HttpSessions
+) -> list[Deployment]:
+    if expert.kind == "quoting":
+        return [Deployment("built-in", _quoting(name, expert))]
+    limits = TimeLimits(first_byte_s=expert.first_byte_s, plain_s=max(expert.first_byte_s, expert.idle_s), idle_s=expert.idle_s)
+    found = []
+    for number, place in enumerate(expert.resolved_deployments()):
+        assert place.base_url and place.model  # noqa: S101, PT018  the policy was checked
+        server = OpenAIExpert(
+            name, place.base_url, place.model, api_key=_key(place, environ), session=sessions.get, limits=limits
+        )
+        found.append(Deployment(f"{number}:{place.base_url.split('//')[1].split('/')[0]}", server, place.weight))
+    return found
+
+
+def _quoting(name: str, expert: ExpertSettings) -> Expert:
+    from conclave.gateway.experts.quoting import QuotingExpert  # noqa: PLC0415  with sqlite3, when there is one
+    from conclave.retrieval import docs  # noqa: PLC0415  as above
+
+    store = docs.load_docs()
+    if expert.documents is not None:
+        docs.index_folder(store, expert.documents)
+    return QuotingExpert(name, store)
+
+
+def _key(place: DeploymentSettings, environ: Mapping[str, str]) -> str | None:
+    if place.api_key_file is not None:
+        return place.api_key_file.read_text(encoding="utf-8").strip() or None
+    return environ.get(place.api_key_env, "").strip() or None if place.api_key_env else None

@@ -1,0 +1,48 @@
+"""What reads the journal after the fact: audit tables, metrics, ledgers. Never on the way of a call.
+
+The journal is the spool. A follower gets every row of a chain at least once, in ascending order of `seq`; after a
+crash or a failure it may get rows again, and is idempotent by (chain, seq).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a chain: `hash` is its SHA-256 in hex, `data` the row itself as decoded JSON.
+
+    `data["kind"]` says what it is: `genesis`, `call`, `unauthenticated`, `lost` or `closed`; `data["time"]` is when,
+    ISO 8601 in UTC. docs/audit.md lists the fields.
+    """
+
+    chain: str
+    seq: int
+    hash: str
+    data: Mapping[str, Any]
+
+
+class Follower(Protocol):
+    """Something that keeps rows somewhere else. Called from one thread only, never from the event loop."""
+
+    @property
+    def name(self) -> str:
+        """For logs."""
+        ...
+
+    @property
+    def past(self) -> bool:
+        """Whether rows of chains whose process has ended are wanted; a follower that only counts (metrics) says no."""
+        ...
+
+    def position(self) -> Mapping[str, int]:
+        """By chain, the highest `seq` that is kept. Asked at start, and again after each failure of `follow`.
+
+        A follower whose rows live in memory keeps this map itself. A chain that is not named begins at its first row.
+        """
+        ...
+
+    def follow(self, rows: Sequence[Row]) -> None:
+        """Keep the rows (all of one chain, ascending), all or none. Whatever it raises is logged and tried again."""
+        ...

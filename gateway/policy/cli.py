@@ -1,0 +1,147 @@
+"""`conclave check-config` and `conclave route`: what a configuration means, before anything is started with it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+if TYPE_CHECKING:
+    from conclave.gateway.settings import Settings
+    from conclave.router.api import Classification, Decision
+
+BAR_CHARS = 24
+SHOWN_CATEGORIES = 5
+SHOWN_CUES = 6
+REASONS = {
+    "category": "the row of the question's category",
+    "unsure": "the classifier is unsure, so the default row serves",
+    "not_listed": "the policy lists no experts for this category, so the default row serves",
+    "no_text": "there is no text to classify, so the default row serves",
+    "routing_off": "routing is switched off, so the default row serves",
+    "observe": "routing only observes, so the default row serves",
+    "named": "the expert was asked for by name",
+    "cheapest": "the cheapest of the row first",
+    "best": "the best of the row first",
+    "detour": "nobody in the row is allowed and able to answer this, so others were looked for",
+}
+
+
+@click.command("check-config")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+def check_config(file: Path | None) -> None:
+    """Say what is wrong with a configuration FILE, line by line, or what it means. Exits 1 if it cannot be used."""
+    settings = _load(file)
+    for warning in settings.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(summary(settings))
+
+
+@click.command("route")
+@click.argument("question")
+@click.option("--config", type=click.Path(path_type=Path), help="The configuration file.")
+@click.option("--model", default="auto", show_default=True, help="What a caller would put into `model`.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for a program.")
+def route(question: str, config: Path | None, model: str, as_json: bool) -> None:
+    """Say which expert would answer QUESTION, and why. Asks nobody."""
+    from conclave.gateway.access.scope import Scope  # noqa: PLC0415  commands load what they need
+    from conclave.gateway.call import ChatRequest  # noqa: PLC0415
+    from conclave.gateway.errors import ConclaveError  # noqa: PLC0415
+    from conclave.gateway.policy.published import Published  # noqa: PLC0415
+    from conclave.router.classify import Router  # noqa: PLC0415
+
+    router = Router.load()
+    published = Published(_load(config).policy, classify=router.classify, model_digest=router.digest)
+    rules = published.rules_for("")
+    body = {"model": model, "messages": [{"role": "user", "content": question}]}
+    request = ChatRequest(body=body, model=model, stream=False, include_usage=False, needs=frozenset(), extension={})
+    try:
+        decision = rules.decide(request, rules.read(request), Scope())
+    except ConclaveError as error:
+        raise click.ClickException(error.message) from error
+    cues: Sequence[tuple[str, float]] = router.explain(question).cues if decision.classification else ()
+    if as_json:
+        click.echo(msgspec.json.encode(_for_a_program(decision, cues, published.digest)))
+    else:
+        click.echo(_for_a_person(decision, cues))
+
+
+def _load(file: Path | None) -> "Settings":
+    from conclave.gateway.policy.source import ConfigError  # noqa: PLC0415
+    from conclave.gateway.settings import load_settings  # noqa: PLC0415
+
+    try:
+        return load_settings(file)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        count = len(error.problems)
+        click.echo(f"{count} {'problem' if count == 1 else 'problems'}", err=True)
+        raise SystemExit(1) from error
+
+
+def summary(settings: "Settings") -> str:
+    """A configuration on one screen."""
+    server, policy = settings.server, settings.policy
+    lines = [
+        f"configuration  {settings.source or 'none: the defaults'}",
+        f"API            http://{server.host}:{server.port}/v1",
+        f"metrics        http://{server.admin_host}:{server.admin_port}/metrics",
+        f"state          {server.state_dir}",
+        f"policy         {policy.name}, routing {policy.stages.route}",
+        "experts",
+    ]
+    for name, expert in policy.experts.items():
+        places = expert.resolved_deployments() if expert.kind != "quoting" else ()
+        what = f"{places[0].model} at {places[0].base_url}" if places else "quotes documents"
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        lines.append(f"  {name:<20} {what}{more}")
+    lines.append("rows")
+    rows = [*policy.categories.items(), ("default", policy.default)]
+    lines += [f"  {row:<20} {', then '.join(names)}" for row, names in rows]
+    if policy.aliases:
+        lines.append("aliases")
+        lines += [f"  {alias:<20} {target}" for alias, target in policy.aliases.items()]
+    if policy.tenants:
+        lines.append(f"tenants        {', '.join(policy.tenants)}")
+    return "\n".join(lines)
+
+
+def _for_a_program(decision: "Decision", cues: Sequence[tuple[str, float]], policy: str) -> dict[str, Any]:
+    found = decision.classification
+    return {
+        "expert": decision.steps[0].expert,
+        "fallbacks": [step.expert for step in decision.steps[1:]],
+        "reason": decision.reason,
+        "row": decision.row,
+        "category": found.category if found else None,
+        "confidence": found.confidence if found else None,
+        "unsure": found.unsure if found else None,
+        "probabilities": dict(found.probabilities) if found else None,
+        "cues": [{"cue": cue, "weight": weight} for cue, weight in cues],
+        "policy": policy,
+        "model": decision.model_digest,
+    }
+
+
+def _for_a_person(decision: "Decision", cues: Sequence[tuple[str, float]]) -> str:
+    lines = [] if decision.classification is None else _classified(decision.classification, cues)
+    first, *others = (step.expert for step in decision.steps)
+    lines += [f"row        {decision.row}: {REASONS.get(decision.reason, decision.reason)}", f"expert     {first}"]
+    if others:
+        lines.append(f"fallbacks  {', then '.join(others)}")
+    return "\n".join(lines)
+
+
+def _classified(found: "Classification", cues: Sequence[tuple[str, float]]) -> list[str]:
+    sure = "unsure" if found.unsure else "sure enough"
+    lines = [f"category   {found.category}, confidence {found.confidence:.2f} ({sure})", ""]
+    ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])
+    for category, probability in ranked[:SHOWN_CATEGORIES]:
+        bar = "#" * round(probability * BAR_CHARS)
+        lines.append(f"  {category:<20} {probability:6.1%}  {bar}".rstrip())
+    lines.append("")
+    if cues:
+        lines.append("cues       " + ", ".join(f"{cue} ({weight:+.2f})" for cue, weight in cues[:SHOWN_CUES]))
+    return lines

@@ -1,0 +1,239 @@
+"""The policy document: who may be asked, for what, within which limits. A value, checked for shape only.
+
+What one part says of another (a row that names an expert) is checked in `load.py`; what it means for a call is in
+`rules.py`. Never holds a key, only the name of the variable or file that does.
+"""
+
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from conclave.gateway.experts.catalog import Capability
+
+Category: TypeAlias = Literal[
+    "assistant_chat",
+    "code",
+    "creative_writing",
+    "finance_business",
+    "general_knowledge",
+    "humanities",
+    "law",
+    "logic_reasoning",
+    "math",
+    "medicine",
+    "multilingual",
+    "reading_extraction",
+    "science",
+    "social_science",
+]
+CATEGORIES: Final[tuple[str, ...]] = get_args(Category)  # what the shipped classifier knows
+VIRTUAL_MODELS: Final = ("auto", "auto:cheap", "auto:best")
+NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+MODEL: Final = r"^[\x21-\x7e]{1,128}$"
+VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
+PATTERNS: Final = {
+    NAME: "may hold up to 64 letters, digits, dots, dashes and underscores",
+    MODEL: "may hold up to 128 visible ASCII characters",
+    VARIABLE: "must be the name of an environment variable, not what is in it",
+}
+StageMode: TypeAlias = Literal["on", "observe", "off"]
+
+
+def _is_http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an http:// or https:// URL, such as https://api.openai.com/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("must hold no user, password, query or fragment; keys go into api_key_env or api_key_file")
+    return value.rstrip("/")
+
+
+def _is_expert_name(value: str) -> str:
+    if value in VIRTUAL_MODELS:
+        raise ValueError(f"{value!r} is a virtual model's name")
+    return value
+
+
+ExpertName = Annotated[str, StringConstraints(pattern=NAME), AfterValidator(_is_expert_name)]
+ModelName = Annotated[str, StringConstraints(pattern=MODEL)]
+VariableName = Annotated[str, StringConstraints(pattern=VARIABLE)]
+Url = Annotated[str, AfterValidator(_is_http_url)]
+Row = Annotated[tuple[ExpertName, ...], Field(min_length=1)]
+
+
+class Part(BaseModel):
+    """A part of the configuration: frozen, no unknown keys, and a key without a value means its default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        fields = cls.model_fields
+        return {
+            key: value
+            for key, value in data.items()
+            if value is not None or key not in fields or NoneType in get_args(fields[key].annotation)
+        }
+
+
+class Stages(Part):
+    """Which stages work. `observe`: the stage works and is recorded, but nothing follows from it."""
+
+    route: StageMode = Field(default="on", description="Choose the expert by the question's category.")
+
+
+class DeploymentSettings(Part):
+    """One place where an expert's model is served. What is not said here is as the expert says."""
+
+    base_url: Url | None = Field(default=None, description="As the expert's.")
+    model: str | None = Field(default=None, min_length=1, description="As the expert's.")
+    api_key_env: VariableName | None = Field(default=None, description="As the expert's.")
+    api_key_file: Path | None = Field(default=None, description="As the expert's.")
+    weight: float = Field(default=1.0, gt=0, le=1000, description="Its share of the calls, relative to the others.")
+
+
+class Breaker(Part):
+    """When a deployment is left alone for a while."""
+
+    failures: int = Field(default=5, ge=1, le=5, description="Failures in a row after which it is no longer asked.")
+    open_s: float = Field(default=30.0, gt=0, le=3600, description="Seconds until one call tries it again.")
+
+
+class Price(Part):
+    """USD per million tokens."""
+
+    input: float = Field(ge=0, description="USD per million tokens that the expert reads.")
+    output: float = Field(ge=0, description="USD per million tokens that the expert writes.")
+
+
+class ExpertSettings(Part):
+    """An expert: a model behind an OpenAI-compatible URL, or the built-in one that quotes documents."""
+
+    kind: Literal["openai", "quoting"] = Field(default="openai", description="`openai`: any OpenAI-compatible server.")
+    model: str | None = Field(default=None, min_length=1, description="The model's name at the server.")
+    base_url: Url | None = Field(default=None, description="The server's URL up to and with `/v1`.")
+    api_key_env: VariableName | None = Field(default=None, description="The environment variable that holds the key.")
+    api_key_file: Path | None = Field(
+        default=None, description="The file that holds the key; comes before `api_key_env`."
+    )
+    deployments: tuple[DeploymentSettings, ...] = Field(
+        default=(), description="Several places or keys for the same model."
+    )
+    capabilities: tuple[Capability, ...] | None = Field(
+        default=None, description="What it can do; null: as the catalog knows the model."
+    )
+    price: Price | None = Field(default=None, description="What it costs; null: as the catalog knows the model.")
+    quality: float | None = Field(
+        default=None, ge=0, le=1, description="How good you find it; `auto:best` sorts by it."
+    )
+    window_tokens: int | None = Field(
+        default=None, ge=1, description="Its context window; null: as the catalog knows the model."
+    )
+    first_byte_s: float = Field(default=120.0, gt=0, le=3600, description="How long it may take to say anything.")
+    idle_s: float = Field(default=60.0, gt=0, le=3600, description="How long it may be silent within an answer.")
+    transport_retries: int = Field(
+        default=2, ge=0, le=10, description="Further tries where the connection failed before a byte came."
+    )
+    breaker: Breaker = Field(default_factory=Breaker, description="When it is left alone for a while.")
+    documents: Path | None = Field(
+        default=None,
+        description="`quoting` only: a folder of Markdown and text files to quote; null: only what is built in.",
+    )
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind == "quoting":
+            wrong = [
+                key for key in ("model", "base_url", "api_key_env", "api_key_file") if getattr(self, key) is not None
+            ]
+            if wrong or self.deployments:
+                raise ValueError(f"a quoting expert takes no {', '.join(wrong or ['deployments'])}")
+            return self
+        if self.documents is not None:
+            raise ValueError("documents belongs to an expert of kind quoting")
+        for key in ("model", "base_url"):
+            if any(getattr(place, key) is None for place in self.resolved_deployments()):
+                raise ValueError(f"{key} is missing")
+        return self
+
+    def resolved_deployments(self) -> tuple[DeploymentSettings, ...]:
+        """Every place where this expert is served, with all that the expert says for them filled in."""
+        mine = DeploymentSettings(
+            base_url=self.base_url, model=self.model, api_key_env=self.api_key_env, api_key_file=self.api_key_file
+        )
+        return tuple(_filled(place, mine) for place in self.deployments) or (mine,)
+
+
+def _filled(place: DeploymentSettings, expert: DeploymentSettings) -> DeploymentSettings:
+    own_key = place.api_key_env is not None or place.api_key_file is not None
+    keys = {} if own_key else {"api_key_env": expert.api_key_env, "api_key_file": expert.api_key_file}
+    return place.model_copy(
+        update={"base_url": place.base_url or expert.base_url, "model": place.model or expert.model, **keys}
+    )
+
+
+class Limits(Part):
+    """What one call, and one key, may use."""
+
+    body_bytes: int = Field(default=8_388_608, ge=1024, le=268_435_456, description="The largest request body.")
+    body_timeout_s: float = Field(default=30.0, gt=0, le=3600, description="How long the body may take to arrive.")
+    messages: int = Field(default=1000, ge=1, le=100_000, description="Messages in one request.")
+    text_chars: int = Field(
+        default=1_000_000, ge=1, le=100_000_000, description="Characters in all texts of one request together."
+    )
+    nesting: int = Field(default=64, ge=4, le=500, description="How deep the JSON of a request may be nested.")
+    deadline_s: float = Field(default=600.0, gt=0, le=86_400, description="How long one call may take in all.")
+    requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000, description="Per key; null: no limit.")
+
+
+class Audit(Part):
+    """What the record keeps."""
+
+    keep_text: bool = Field(default=False, description="Keep questions and answers in clear, not only as keyed hashes.")
+    keep_days: int | None = Field(
+        default=None, ge=1, description="What `conclave audit prune` removes is older; null: nothing is."
+    )
+
+
+class TenantAudit(Part):
+    """What the record keeps of one tenant."""
+
+    keep_text: bool = Field(default=False, description="As in `audit`, for this tenant.")
+
+
+class TenantOverrides(Part):
+    """What is different for one tenant; what is not said here is as for all."""
+
+    stages: Stages = Field(default_factory=Stages, description="As `policy.stages`.")
+    limits: Limits = Field(default_factory=Limits, description="As `policy.limits`.")
+    audit: TenantAudit = Field(default_factory=TenantAudit, description="What the record keeps of this tenant.")
+    experts: Row | None = Field(default=None, description="The only experts that this tenant reaches; null: all.")
+
+
+class PolicyDocument(Part):
+    """The policy. Its digest stands in every record, so that a decision can be explained later."""
+
+    name: str = Field(default="default", min_length=1, max_length=64, description="A name for people.")
+    stages: Stages = Field(default_factory=Stages, description="Which stages work.")
+    experts: dict[ExpertName, ExpertSettings] = Field(
+        default_factory=dict, description="The experts by name; none: they are found from the environment."
+    )
+    categories: dict[Category, Row] = Field(
+        default_factory=dict, description="Category to experts: the first is asked, the others are its fallbacks."
+    )
+    default: tuple[ExpertName, ...] = Field(
+        default=(),
+        description="The row for unsure questions and for categories that are not listed; empty: all models.",
+    )
+    aliases: dict[ModelName, ModelName] = Field(
+        default_factory=dict, description="Names that callers use, and the model that each stands for."
+    )
+    limits: Limits = Field(default_factory=Limits, description="What one call, and one key, may use.")
+    audit: Audit = Field(default_factory=Audit, description="What the record keeps.")
+    tenants: dict[ModelName, TenantOverrides] = Field(default_factory=dict, description="What is different by tenant.")

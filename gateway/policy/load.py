@@ -1,0 +1,141 @@
+"""From a file's values to a checked policy document: every problem at once, each with its line and what was meant.
+
+Never opens a file that the policy names, and never prints a value that could be a key.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from conclave.gateway.policy.document import PATTERNS, VIRTUAL_MODELS, ExpertSettings, PolicyDocument
+from conclave.gateway.policy.source import Loc, Problem, dotted
+
+QUOTING: Final = "quoting"  # the name of the expert that is always there
+MANY: Final = 20  # names in a message; more are not helpful
+
+Where: TypeAlias = Callable[[Loc], str]
+
+
+def explain(error: ValidationError, model: type[BaseModel], where: Where, above: Loc = ()) -> Iterator[Problem]:
+    """Pydantic's complaints about `model`, whose own path is `above`, in the words of the file."""
+    for detail in error.errors(include_url=False):
+        loc: Loc = (*above, *detail["loc"])
+        yield Problem(where(loc), dotted(loc), _words(detail, model))
+
+
+def _words(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    loc, context = detail["loc"], detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            words = f"unknown key{meant(str(loc[-1]), keys_at(model, loc[:-1]))}"
+        case "missing":
+            words = "is missing"
+        case "model_type" | "dict_type":
+            words = "must be a mapping"
+        case "literal_error":
+            given = str(detail["input"])[:64]
+            choices = re.findall(r"'([^']*)'", str(context["expected"]))
+            words = f"{given!r} is none of the choices{meant(given, choices)}"
+        case "string_pattern_mismatch":
+            words = PATTERNS.get(context["pattern"], detail["msg"])
+        case _:
+            words = detail["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return words
+
+
+def meant(name: str, known: Collection[str], *, listed: bool = True) -> str:
+    """`; did you mean 'x'?`, or what there is, or nothing if that is too much."""
+    folded = {candidate.casefold(): candidate for candidate in known}
+    if close := difflib.get_close_matches(name.casefold(), folded, n=1):
+        return f"; did you mean {folded[close[0]]!r}?"
+    return f"; known: {', '.join(sorted(known))}" if listed and 0 < len(known) <= MANY else ""
+
+
+def keys_at(model: type[BaseModel], loc: Loc) -> Collection[str]:
+    """The keys that the model knows at a path."""
+    for part in loc:
+        if isinstance(part, str) and part in model.model_fields:
+            model = next(_models_in(model.model_fields[part].annotation), model)
+    return model.model_fields.keys()
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def complete(document: PolicyDocument, found: Mapping[str, ExpertSettings]) -> PolicyDocument:
+    """The document with what goes without saying.
+
+    That is: the experts `found` if it names none, the quoting expert, and a default row of every model in order (of the
+    quoting expert if there is no model).
+    """
+    experts = dict(document.experts) or dict(found)
+    experts.setdefault(QUOTING, ExpertSettings(kind="quoting"))
+    models = tuple(name for name, expert in experts.items() if expert.kind != "quoting")
+    default = document.default or models or tuple(experts)
+    return document.model_copy(update={"experts": experts, "default": default})
+
+
+def cross_check(policy: Any, experts: Collection[str], where: Where) -> Iterator[Problem]:
+    """What one part says of another. `policy` is the file's half as it was read, whatever its shape."""
+    for loc, row in _rows(policy):
+        for index, name in enumerate(row):
+            at: Loc = ("policy", *loc, index)
+            if isinstance(name, str) and name not in experts:
+                yield Problem(where(at), dotted(at), f"unknown expert {name!r}{meant(name, experts)}")
+            elif name in row[:index]:
+                yield Problem(where(at), dotted(at), f"{name!r} stands in this row twice")
+    models = (*experts, *VIRTUAL_MODELS)
+    for alias, target in _mapping(policy, "aliases").items():
+        at = ("policy", "aliases", alias)
+        if alias in models:
+            yield Problem(where(at), dotted(at), f"{alias!r} is already the name of a model")
+        if isinstance(target, str) and target not in models:
+            yield Problem(where(at), dotted(at), f"unknown model {target!r}{meant(target, models)}")
+
+
+def _rows(policy: Any) -> Iterator[tuple[Loc, list[Any]]]:
+    """Every list of expert names, with its path."""
+    rows: list[tuple[Loc, Any]] = [(("categories", name), row) for name, row in _mapping(policy, "categories").items()]
+    rows.append((("default",), policy.get("default") if isinstance(policy, dict) else None))
+    tenants = _mapping(policy, "tenants")
+    rows += [(("tenants", name, "experts"), _mapping(tenants, name).get("experts")) for name in tenants]
+    yield from ((loc, row) for loc, row in rows if isinstance(row, list))
+
+
+def _mapping(holder: Any, key: str) -> Mapping[str, Any]:
+    inner = holder.get(key) if isinstance(holder, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def expert_names(policy: Any) -> Collection[str]:
+    """The experts that a file names, whatever the shape of its policy half."""
+    return _mapping(policy, "experts").keys()
+
+
+def missing_documents(document: PolicyDocument, where: Where) -> Iterator[Problem]:
+    """Folders that quoting experts name and that are not there."""
+    for name, expert in document.experts.items():
+        if expert.documents is not None and not expert.documents.is_dir():
+            loc: Loc = ("policy", "experts", name, "documents")
+            yield Problem(where(loc), dotted(loc), f"{expert.documents} is not a folder")
+
+
+def missing_keys(document: PolicyDocument, environ: Mapping[str, str], where: Where) -> Iterator[Problem]:
+    """Keys that the experts name and that are not there: a warning, for a key may come later."""
+    for name, expert in document.experts.items():
+        for index, place in enumerate(expert.resolved_deployments()):
+            loc: Loc = ("policy", "experts", name, *(("deployments", index) if expert.deployments else ()))
+            if place.api_key_file is not None:
+                if not Path(place.api_key_file).is_file():
+                    yield Problem(where(loc), dotted(loc), f"the key file {place.api_key_file} is not there")
+            elif place.api_key_env is not None and not environ.get(place.api_key_env):
+                yield Problem(where(loc), dotted(loc), f"the variable {place.api_key_env} is not set, or empty")

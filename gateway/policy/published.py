@@ -1,0 +1,92 @@
+"""The policy that is in force, compiled to Rules once for each tenant that it treats differently.
+
+Remembers at most one Rules for each tenant in the document and one for all others, so no caller can make it grow.
+"""
+
+import hashlib
+from math import inf
+
+import msgspec
+
+from conclave.gateway.experts.catalog import Facts, shipped
+from conclave.gateway.policy.document import ExpertSettings, Limits, Part, PolicyDocument, TenantOverrides
+from conclave.gateway.policy.rules import Candidate, Classify, Rules
+
+INPUT_SHARE = 0.75  # of a call's tokens, for one price out of two: prompts are about three times as long as answers
+
+
+class Published:
+    """A completed document in force. `digest` is the SHA-256 (hex) of its canonical JSON."""
+
+    def __init__(self, document: PolicyDocument, *, classify: Classify, model_digest: str) -> None:
+        self.document = document
+        self.digest = digest_of(document)
+        self._classify = classify
+        self._model_digest = model_digest
+        self._experts = {name: candidate(name, expert) for name, expert in document.experts.items()}
+        self._for_all = self._compile(TenantOverrides())
+        self._by_tenant: dict[str, Rules] = {}
+
+    def rules_for(self, tenant: str) -> Rules:
+        """The rules for a tenant's calls."""
+        if tenant in self._by_tenant:
+            return self._by_tenant[tenant]
+        overrides = self.document.tenants.get(tenant)
+        if overrides is None:
+            return self._for_all
+        return self._by_tenant.setdefault(tenant, self._compile(overrides))
+
+    def limits_for(self, tenant: str) -> Limits:
+        """The limits for a tenant's calls."""
+        return self.rules_for(tenant).limits
+
+    def _compile(self, tenant: TenantOverrides) -> Rules:
+        document = self.document
+        stages = document.stages.model_copy(update=said(tenant.stages))
+        return Rules(
+            digest=self.digest,
+            limits=document.limits.model_copy(update=said(tenant.limits)),
+            route=stages.route,
+            keep_text=bool(said(tenant.audit).get("keep_text", document.audit.keep_text)),
+            experts=self._experts,
+            rows={category: row for category, row in document.categories.items()},  # noqa: C416  str keys, not literals
+            default=document.default,
+            aliases=document.aliases,
+            allowed=frozenset(tenant.experts or self._experts),
+            classify=self._classify,
+            model_digest=self._model_digest,
+        )
+
+
+def said(part: Part) -> dict[str, object]:
+    """What a tenant's part says itself, a null too; its defaults are not said."""
+    return {name: getattr(part, name) for name in part.model_fields_set}
+
+
+def digest_of(document: PolicyDocument) -> str:
+    """SHA-256 (hex) of the document as canonical JSON: sorted keys, no spaces, all defaults written out."""
+    plain = document.model_dump(mode="json")
+    plain["tenants"] = {
+        name: tenant.model_dump(mode="json", exclude_unset=True) for name, tenant in document.tenants.items()
+    }
+    plain["experts"] = list(plain["experts"].items())  # their order decides, too
+    return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
+
+
+def candidate(name: str, expert: ExpertSettings) -> Candidate:
+    """What a decision needs to know of an expert: as the policy says, else as the catalog knows its model."""
+    if expert.kind == "quoting":
+        known = Facts(capabilities=frozenset(), input=0.0, output=0.0)
+    else:
+        known = shipped().facts(expert.resolved_deployments()[0].model or "")
+    if expert.price is not None:
+        paid: tuple[float | None, float | None] = expert.price.input, expert.price.output
+    else:
+        paid = known.input, known.output
+    return Candidate(
+        name=name,
+        capabilities=known.capabilities if expert.capabilities is None else frozenset(expert.capabilities),
+        price=inf if paid[0] is None or paid[1] is None else paid[0] * INPUT_SHARE + paid[1] * (1 - INPUT_SHARE),
+        quality=-inf if expert.quality is None else expert.quality,
+        window_tokens=expert.window_tokens or known.window_tokens,
+    )

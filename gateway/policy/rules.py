@@ -1,0 +1,219 @@
+"""The policy of one tenant, compiled: reads a request, decides who is asked, and says when nobody is left to ask.
+
+A value without a clock, a file or a connection; what it decides follows from its arguments alone. Never widens what a
+key's scope or the tenant's own list of experts allows, and never drops what an expert cannot do.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
+
+from conclave.gateway import prompt
+from conclave.gateway.call import ChatRequest
+from conclave.gateway.errors import (
+    Forbidden,
+    InvalidRequest,
+    NoExpertLeft,
+    TooLarge,
+    UnknownModel,
+    Unsupported,
+    UpstreamRejected,
+)
+from conclave.gateway.policy.document import VIRTUAL_MODELS, Limits, StageMode
+from conclave.gateway.policy.load import MANY, meant
+from conclave.router import api as router
+from conclave.safety.api import Origin, Segment
+from conclave.safety.boundary.caps import BoundaryError, Caps, check_shape
+from conclave.safety.boundary.segments import read_messages
+
+if TYPE_CHECKING:
+    from conclave.gateway.access.scope import Scope
+
+PART_NEEDS: Final[Mapping[str, str]] = {"image_url": "images", "input_audio": "audio", "file": "files"}
+ERROR_CHARS: Final = 300  # of an expert's own words in ours
+KEY_LIKE: Final = re.compile(
+    r"(?i)\b(?:[a-z]{2,4}[-_][\w*-]{16,}|bearer\s+\S{8,})"
+)  # upstreams quote the key they refuse
+
+Classify = Callable[[str], router.Classification]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An expert as a decision sees it. `price` is USD per million tokens, blended; infinite where nobody said."""
+
+    name: str
+    capabilities: frozenset[str]
+    price: float
+    quality: float
+    window_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One entry of `GET /v1/models`."""
+
+    id: str
+    kind: Literal["virtual", "alias", "expert"]
+    owned_by: str
+    window_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a policy means for one tenant's calls. `digest` is the whole document's, the same for all tenants."""
+
+    digest: str
+    limits: Limits
+    route: StageMode
+    keep_text: bool
+    experts: Mapping[str, Candidate]
+    rows: Mapping[str, tuple[str, ...]]
+    default: tuple[str, ...]
+    aliases: Mapping[str, str]
+    allowed: frozenset[str]
+    classify: Classify
+    model_digest: str
+
+    def read(self, request: ChatRequest) -> tuple[Segment, ...]:
+        """Every text of the request with its origin; raises InvalidRequest, TooLarge, Unsupported with the place."""
+        caps = Caps(messages=self.limits.messages, text_chars=self.limits.text_chars, nesting=self.limits.nesting)
+        try:
+            check_shape(request.body, nesting=caps.nesting)
+            reading = read_messages(request.body.get("messages"), caps)
+        except BoundaryError as error:
+            kind = TooLarge if error.too_large else InvalidRequest
+            raise kind(error.message, param=error.place or None) from error
+        for part, place in reading.parts.items():
+            self._check_part(part, place)
+        return reading.segments
+
+    def decide(self, request: ChatRequest, segments: Sequence[Segment], scope: "Scope") -> router.Decision:
+        """Which experts, in which order, and why; raises UnknownModel, Forbidden, Unsupported."""
+        model = self.aliases.get(request.model, request.model)
+        if model in self.experts:
+            return self._named(model, request, scope)
+        if model not in VIRTUAL_MODELS:
+            raise UnknownModel(self._no_such(model[:64], scope), param="model")
+        found = self._classified(segments)
+        row, reason = self._row(found)
+        names, row, reason = self._able(row, reason, request.needs, scope)
+        names, reason = self._sorted(names, reason, model)
+        first, *others = names
+        return router.Decision(
+            steps=(router.Step(first, reason), *(router.Step(name, "fallback") for name in others)),
+            reason=reason,
+            row=row,
+            classification=found,
+            model_digest=self.model_digest if found else None,
+        )
+
+    def next_step(self, decision: router.Decision, outcomes: Sequence[router.Outcome], *, shown: bool) -> router.Step:
+        """The expert to ask now; raises UpstreamRejected (another would say the same) or NoExpertLeft."""
+        try:
+            return router.next_step(decision, outcomes, shown=shown)
+        except router.NoStepLeft:
+            self._give_up(outcomes, shown=shown)
+
+    def compose(self, request: ChatRequest) -> prompt.Prompt:
+        """What the expert is sent."""
+        return prompt.compose(request)
+
+    def models(self, scope: "Scope") -> list[Model]:
+        """What a caller may put into `model`: the virtual models, the aliases, and the experts in reach."""
+        reach = [name for name in self.experts if self._reaches(name, scope)]
+        known = {*VIRTUAL_MODELS, *reach}
+        return [
+            *(Model(name, "virtual", "conclave") for name in VIRTUAL_MODELS),
+            *(Model(alias, "alias", "conclave") for alias, target in self.aliases.items() if target in known),
+            *(Model(name, "expert", "conclave", self.experts[name].window_tokens) for name in reach),
+        ]
+
+    def _no_such(self, model: str, scope: "Scope") -> str:
+        ids = [known.id for known in self.models(scope)]
+        more = ", ..." if len(ids) > MANY else ""
+        return f"there is no model {model!r}{meant(model, ids, listed=False)}. There are: {', '.join(ids[:MANY])}{more}"
+
+    def _check_part(self, part: str, place: str) -> None:
+        need = PART_NEEDS.get(part)
+        if need is None:
+            raise Unsupported(f"no expert takes content parts of type {part[:64]!r}", param=place)
+        if not any(need in self.experts[name].capabilities for name in self.allowed):
+            raise Unsupported(f"no expert here takes {need}", param=place)
+
+    def _reaches(self, name: str, scope: "Scope") -> bool:
+        return name in self.allowed and scope.reaches(name)
+
+    def _named(self, name: str, request: ChatRequest, scope: "Scope") -> router.Decision:
+        if not self._reaches(name, scope):
+            raise Forbidden(f"this key does not reach the expert {name!r}", param="model")
+        if missing := request.needs - self.experts[name].capabilities:
+            raise Unsupported(f"the expert {name!r} cannot do: {', '.join(sorted(missing))}", param="model")
+        return router.Decision(steps=(router.Step(name, "named"),), reason="named", row="named")
+
+    def _classified(self, segments: Sequence[Segment]) -> router.Classification | None:
+        """Of the last user message that has text; None if routing is off or there is no such message."""
+        if self.route == "off":
+            return None
+        text = asked_text(segments)
+        return self.classify(text) if text else None
+
+    def _row(self, found: router.Classification | None) -> tuple[str, str]:
+        """The row of the table, and why."""
+        if self.route != "on":
+            return "default", "observe" if self.route == "observe" else "routing_off"
+        if found is None:
+            return "default", "no_text"
+        if found.unsure:
+            return "default", "unsure"
+        return (found.category, "category") if found.category in self.rows else ("default", "not_listed")
+
+    def _able(self, row: str, reason: str, needs: frozenset[str], scope: "Scope") -> tuple[list[str], str, str]:
+        """Who of the row is in reach and can do it; else of the default row, else of all. Never empty."""
+        wider = {row: self.rows.get(row, self.default), "default": self.default, "any": tuple(self.experts)}
+        for name, members in wider.items():
+            if able := [m for m in members if self._reaches(m, scope) and needs <= self.experts[m].capabilities]:
+                return able, name, reason if name == row else "detour"
+        reach = [self.experts[name].capabilities for name in self.experts if self._reaches(name, scope)]
+        if not reach:
+            raise Forbidden("this key reaches no expert", param="model")
+        missing = needs - frozenset().union(*reach)
+        what = ", ".join(sorted(missing)) or f"{', '.join(sorted(needs))} at once"
+        raise Unsupported(f"no expert in reach can do: {what}")
+
+    def _sorted(self, names: list[str], reason: str, model: str) -> tuple[list[str], str]:
+        """The row in the order that a virtual model asks for; equal ones stay in the row's order."""
+        if model == "auto:cheap":
+            return sorted(names, key=lambda name: self.experts[name].price), "cheapest"
+        if model == "auto:best":
+            return sorted(names, key=lambda name: -self.experts[name].quality), "best"
+        return names, reason
+
+    def _give_up(self, outcomes: Sequence[router.Outcome], *, shown: bool) -> NoReturn:
+        last = outcomes[-1] if outcomes else None
+        words = _own_words(last.error if last and last.error else "no reason was given")
+        if last and last.final:
+            raise UpstreamRejected(words, param=last.param, code=last.code)
+        if shown:
+            raise NoExpertLeft(f"the expert failed after its answer had begun: {words}")
+        raise NoExpertLeft(f"no expert could answer ({len(outcomes)} asked); the last one said: {words}")
+
+
+def asked_text(segments: Sequence[Segment]) -> str:
+    """What is classified: the texts of the last user message that has any, as written; empty if there is none."""
+    asked = [segment for segment in segments if segment.origin is Origin.USER and segment.text.strip()]
+    if not asked:
+        return ""
+    last = _message(asked[-1])
+    return "\n".join(segment.text for segment in asked if _message(segment) == last)
+
+
+def _message(segment: Segment) -> str:
+    """`messages[3]` of `messages[3].content[0]`."""
+    return segment.place.partition(".")[0]
+
+
+def _own_words(error: str) -> str:
+    """An expert's error, short and on one line, without what looks like a key."""
+    return KEY_LIKE.sub("[a key]", " ".join(error.split()))[:ERROR_CHARS]

@@ -1,0 +1,221 @@
+"""(9) The row of a finished call: what it says and what it keeps to itself. Followers make everything else of it.
+
+Text that people wrote stands in a row only as a keyed digest, unless the policy's `audit.keep_text` says otherwise; the
+name of the model that was asked for stands in it, cut short. docs/audit.md lists the fields.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any, Final, Protocol
+
+import structlog
+
+from conclave.gateway.call import Attempt, Call, Reply, Usage
+from conclave.gateway.errors import ConclaveError, Unauthenticated, Unavailable
+from conclave.router.api import Decision
+from conclave.safety.api import Segment
+from conclave.safety.audit.chain import stamp
+
+MODEL_CHARS: Final = 128  # of what a client or an expert calls a model
+CODE_CHARS: Final = 64  # of an error code or finish reason: an upstream may have chosen it
+DIGEST_BYTES: Final = 16
+MOST_SOURCES: Final = 1_000  # that are counted apart within a minute
+OTHERS: Final = "others"  # all that come after them
+CLIENT_CLOSED: Final = 499  # nginx's status for a client that left before it had an answer
+
+log = structlog.get_logger()
+
+
+class Append(Protocol):
+    """Where rows go: `Journal.append`. Raises Unavailable for a row that has to wait."""
+
+    def __call__(self, row: Mapping[str, Any], /) -> int: ...
+
+
+class Recorder:
+    """Called with every finished call. One row each; the unauthenticated share a row per source and minute."""
+
+    def __init__(
+        self, append: Append, digest_key: bytes, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._append = append
+        self._keyed = blake2b(key=digest_key, digest_size=DIGEST_BYTES)
+        self._now = now
+        self._unknown = Unknown()
+        self._lock = threading.Lock()  # calls end on the event loop, minutes on the followers' thread
+
+    def __call__(self, call: Call) -> None:
+        """Append the call's row. Raises Unavailable if a call that was answered has no row: it must not end well."""
+        now = self._now()
+        if isinstance(call.error, Unauthenticated):
+            with self._lock:
+                self._count(call, now)
+            return
+        try:
+            self._append(row_of(call, now, self._digest))
+        except Unavailable:
+            if call.error is None:
+                raise
+
+    def tick(self) -> None:
+        """Write the counts of a minute that is over. Call it every few seconds."""
+        with self._lock:
+            self._turn(self._now(), over=False)
+
+    def close(self) -> None:
+        """Write the counts of the minute that runs, before the journal is closed."""
+        with self._lock:
+            self._turn(self._now(), over=True)
+
+    def _count(self, call: Call, now: datetime) -> None:
+        self._turn(now, over=False)
+        source = self._digest(call.source.head.source)
+        if source not in self._unknown.later and len(self._unknown.later) >= MOST_SOURCES:
+            source = OTHERS
+        if source in self._unknown.later:
+            self._unknown.later[source] += 1
+            return
+        self._unknown.later[source] = 0
+        about = {"request_id": call.id, "status": Unauthenticated.status, "code": _code(call.error)}
+        self._append_unknown(source, 1, now, about)
+
+    def _turn(self, now: datetime, *, over: bool) -> None:
+        """Close the minute that was counted if it is not this one any more, or `over`."""
+        minute = f"{now.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
+        if minute == self._unknown.minute and not over:
+            return
+        for source, count in self._unknown.later.items():
+            if count:
+                self._append_unknown(source, count, now, {})
+        self._unknown = Unknown(minute)
+
+    def _append_unknown(self, source: str, count: int, now: datetime, about: Mapping[str, Any]) -> None:
+        row = {"kind": "unauthenticated", "time": stamp(now), "source": source, "count": count, **about}
+        try:
+            self._append({**row, "minute": self._unknown.minute})
+        except Unavailable:  # the journal keeps the row until it can be written
+            log.warning("record.waits", kind="unauthenticated")
+
+    def _digest(self, text: str) -> str:
+        hashed = self._keyed.copy()
+        hashed.update(text.encode("utf-8", "surrogatepass"))
+        return hashed.hexdigest()
+
+
+@dataclass(slots=True)
+class Unknown:
+    """Unauthenticated calls of one minute: by source, those after the first, which has its own row."""
+
+    minute: str = ""
+    later: dict[str, int] = field(default_factory=dict)
+
+
+def row_of(call: Call, now: datetime, digest: Callable[[str], str]) -> dict[str, Any]:
+    """All that is kept of a call, whatever became of it; `now` is when it ended."""
+    request, rules, grant, reply = call.request, call.rules, call.grant, call.reply
+    ended_s = call.ended_s if call.ended_s is not None else call.opened_s
+    keep_text = rules is not None and rules.keep_text
+    row: dict[str, Any] = {
+        "kind": "call",
+        "time": stamp(now),
+        "request_id": call.id,
+        "tenant": grant.tenant if grant else None,
+        "key_id": grant.key_id if grant else None,
+        "source": digest(call.source.head.source),
+        "ending": call.ending,
+        "status": status_of(call),
+        "code": _code(call.error),
+        "model": request.model[:MODEL_CHARS] if request else None,
+        "stream": request.stream if request else None,
+        "policy": rules.digest if rules else None,
+        "decision": _decision(call.decision) if call.decision else None,
+        "attempts": [_attempt(attempt, call.opened_s) for attempt in call.attempts],
+        "segments": [_segment(segment, digest, keep_text=keep_text) for segment in call.segments],
+        "duration_ms": _ms(ended_s - call.opened_s),
+    }
+    return row | _answer(reply) if reply is not None else row
+
+
+def status_of(call: Call) -> int:
+    """The HTTP status that the client got; 499 if it left before there was one."""
+    if call.error is None or (call.shown and call.request is not None and call.request.stream):
+        return 200
+    if isinstance(call.error, ConclaveError):
+        return call.error.status
+    return {"client_gone": CLIENT_CLOSED, "stopped": Unavailable.status}.get(call.ending, 500)
+
+
+def _code(error: BaseException | None) -> str | None:
+    """The error's code; of a bug of ours the exception's name."""
+    if isinstance(error, ConclaveError):
+        return (error.code or type(error).__name__)[:CODE_CHARS]
+    return type(error).__name__ if error is not None else None
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    """Enough to replay the choice: the classifier's probabilities stand there bit for bit."""
+    row: dict[str, Any] = {
+        "row": decision.row,
+        "reason": decision.reason,
+        "steps": [{"expert": step.expert, "reason": step.reason} for step in decision.steps],
+        "model_digest": decision.model_digest,
+    }
+    if (found := decision.classification) is not None:
+        row |= {
+            "category": found.category,
+            "confidence": found.confidence,
+            "unsure": found.unsure,
+            "runner_up": found.runner_up if len(found.probabilities) > 1 else None,
+            "probabilities": found.probabilities,
+        }
+    return row
+
+
+def _attempt(attempt: Attempt, opened_s: float) -> dict[str, Any]:
+    return {
+        "expert": attempt.expert,
+        "deployment": attempt.deployment,
+        "model": attempt.model,
+        "started_ms": _ms(attempt.started_s - opened_s),
+        "first_byte_ms": _ms(attempt.first_byte_s - opened_s) if attempt.first_byte_s is not None else None,
+        "ended_ms": _ms(attempt.ended_s - opened_s) if attempt.ended_s is not None else None,
+        "transport_retries": attempt.transport_retries,
+        "upstream_status": attempt.upstream_status,
+        "failure": attempt.failure,
+    }
+
+
+def _segment(segment: Segment, digest: Callable[[str], str], *, keep_text: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "origin": segment.origin.value,
+        "place": segment.place,
+        "chars": len(segment.text),
+        "digest": digest(segment.text),
+    }
+    return row | {"text": segment.text} if keep_text else row
+
+
+def _answer(reply: Reply) -> dict[str, Any]:
+    return {
+        "usage": _usage(reply.usage),
+        "finish_reason": reply.finish_reason[:CODE_CHARS] if reply.finish_reason is not None else None,
+        "answer_model": reply.model[:MODEL_CHARS] if reply.model is not None else None,
+        "shown_bytes": reply.shown_bytes,
+        "answer_digest": reply.digest if reply.shown else None,
+    }
+
+
+def _usage(usage: Usage) -> dict[str, int | None]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+    }
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,269 @@
+"""Runs the two planes in one event loop, from the first bind to the last byte. It decides nothing about a call.
+
+Start: both ports are bound before anything is opened, so that a taken one is said at once. Stop (SIGTERM, SIGINT):
+readiness fails, the data plane accepts nobody new, running answers may finish within the grace time, what is left is
+cut and recorded, then the control plane and the lifespan close. A second signal cuts at once.
+
+uvicorn has no limit on how long a request's head may take (0.54: `timeout_keep_alive` ends with its first byte), so
+`Connection` adds one, and one on its size.
+"""
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Scope
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+KEEP_ALIVE_S: Final = 75  # longer than clients keep an idle connection, so that they close it, not we
+BACKLOG: Final = 2048
+HEAD_BYTES: Final = 64 * 1024
+CLOSING_S: Final = 2.0  # of the grace time, kept for cutting what is left, its records, and closing
+
+log = structlog.get_logger()
+
+
+class PortTakenError(Exception):
+    """An address cannot be listened on; the message says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """Where the planes listen, and how long running answers may take to finish. Port 0: any free one."""
+
+    host: str
+    port: int
+    admin_host: str
+    admin_port: int
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The ports that were really taken."""
+
+    port: int
+    admin_port: int
+
+
+class Server:
+    """Serves `app`, and `app.state.admin` once the lifespan has set it. `app.state.draining` says when it stops."""
+
+    def __init__(self, app: Starlette, doors: Doors, *, announce: Callable[[Bound], None]) -> None:
+        self._app = app
+        self._doors = doors
+        self._announce = announce
+        self._stop = asyncio.Event()
+        self._data: _Plane | None = None
+
+    def run(self) -> None:
+        """Serve until a signal comes. Raises PortTakenError, and whatever the lifespan raises at start."""
+        with asyncio.Runner(loop_factory=Config(self._app, log_config=None).get_loop_factory()) as runner:
+            runner.run(self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        await self.serve()
+
+    def stop(self) -> None:
+        """Begin to stop; called again, cut what still runs."""
+        if self._stop.is_set() and self._data is not None:
+            self._data.force_exit = True
+        self._stop.set()
+
+    async def serve(self) -> None:
+        """Serve until `stop`."""
+        doors, self._app.state.draining = self._doors, False
+        with (
+            bind(doors.host, doors.port, option="--port") as door,
+            bind(doors.admin_host, doors.admin_port, option="--admin-port") as admin_door,
+        ):
+            bound = Bound(door.getsockname()[1], admin_door.getsockname()[1])
+            async with lifespan_of(self._app):
+                closing_s = min(CLOSING_S, doors.grace_s / 2)
+                self._data = _Plane(self._app, grace_s=doors.grace_s - closing_s, settle_s=closing_s / 2)
+                admin = _Plane(self._app.state.admin, grace_s=closing_s / 4, settle_s=closing_s / 4)
+                async with admin.open(admin_door), self._data.open(door):
+                    self._announce(bound)
+                    await self._stop.wait()
+                    self._app.state.draining = True
+                    log.info("gateway.draining", calls=len(self._data.server_state.tasks), grace_s=doors.grace_s)
+        log.info("gateway.stopped")
+
+
+class _Plane(uvicorn.Server):
+    """uvicorn's server, less its handling of signals and of the lifespan."""
+
+    def __init__(self, app: ASGIApp, *, grace_s: float, settle_s: float) -> None:
+        config = Config(
+            app,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            access_log=False,  # a call's record says more
+            server_header=False,
+            proxy_headers=False,  # a source is a peer, not what a header says
+            log_config=None,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
+        config.timeout_graceful_shutdown = grace_s  # type: ignore[assignment]  # declared int, used as seconds
+        super().__init__(config)
+        self._up = asyncio.Event()
+        self._settle_s = settle_s
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # a generator's there
+        return nullcontext()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._up.set()
+
+    @asynccontextmanager
+    async def open(self, door: socket.socket) -> AsyncIterator[None]:
+        """Accept connections within the block; at its end wait for the running answers, then cut them."""
+        serving = asyncio.create_task(self.serve(sockets=[door]), name=f"port-{door.getsockname()[1]}")
+        up = asyncio.create_task(self._up.wait())
+        await asyncio.wait({serving, up}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            await serving  # it never got up: raises why
+        try:
+            yield
+        finally:
+            up.cancel()
+            self.should_exit = True
+            await serving
+            await self._settle()
+
+    async def _settle(self) -> None:
+        """uvicorn cancels what outlasts the grace time and does not look back; here each call gets to its record."""
+        left = set(self.server_state.tasks)
+        if self.force_exit:
+            for task in left:
+                task.cancel()
+        if left:
+            _, hanging = await asyncio.wait(left, timeout=self._settle_s)
+            log.warning("gateway.calls_cut", calls=len(left), hanging=len(hanging))
+
+
+class Connection(HttpToolsProtocol):
+    """An HTTP/1.1 connection whose next request's head must be whole within `head_s`, and small."""
+
+    head_s: ClassVar = 10.0
+    _late: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._late = self.loop.call_later(self.head_s, self._too_late)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:  # a request is being served
+            self._no_longer_late()
+            return
+        self._head_bytes += len(data)
+        if self._late is None:
+            self._late = self.loop.call_later(self.head_s, self._too_late)
+        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(b"431 Request Header Fields Too Large", "the request's headers are too large")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._no_longer_late()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn's, in the form that clients of this API read."""
+        self._refuse(b"400 Bad Request", msg)
+
+    def _no_longer_late(self) -> None:
+        self._head_bytes = 0
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _too_late(self) -> None:
+        self._late = None
+        if self.transport.is_closing():
+            return
+        if self._head_bytes:
+            self._refuse(b"408 Request Timeout", "the request's headers did not arrive in time")
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: bytes, message: str) -> None:
+        body = b'{"error":{"message":"%b","type":"invalid_request_error","param":null,"code":null}}' % message.encode()
+        head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head % (status, len(body)) + body)
+        self.transport.close()
+
+
+@asynccontextmanager
+async def lifespan_of(app: ASGIApp) -> AsyncIterator[None]:
+    """Open and close the application by the ASGI protocol, as uvicorn does, but let it raise what hinders its start."""
+    inbox: asyncio.Queue[Message] = asyncio.Queue()
+    started = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            started.set()
+
+    scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+    inbox.put_nowait({"type": "lifespan.startup"})
+    task = asyncio.ensure_future(app(scope, inbox.get, send))
+    up = asyncio.create_task(started.wait())
+    try:
+        await asyncio.wait({task, up}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+            raise RuntimeError("the application ended its lifespan before it began")
+        yield
+    finally:
+        up.cancel()
+        inbox.put_nowait({"type": "lifespan.shutdown"})
+        await task
+
+
+def bind(host: str, port: int, *, option: str) -> socket.socket:
+    """A listening socket. Raises PortTakenError, whose message names the `option` that chooses another."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise PortTakenError(f"{host} is no address of this machine: {error.strerror}") from error
+    door = socket.socket(family, kind, protocol)
+    try:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind(address)
+        door.listen(BACKLOG)
+    except OSError as error:
+        door.close()
+        raise PortTakenError(_why_not(error, host, port, option)) from error
+    door.setblocking(False)
+    return door
+
+
+def _why_not(error: OSError, host: str, port: int, option: str) -> str:
+    if isinstance(error, PermissionError):
+        return f"port {port} needs more rights than this user has: choose one above 1023 with {option}"
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use by another program: choose another with {option} (0 takes any)"
+    return f"cannot listen on {host}:{port}: {error.strerror}"
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL to show: an address that stands for all becomes one that can be called."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104  compared, not bound
+    return f"http://[{shown}]:{port}" if ":" in shown and not shown.startswith("[") else f"http://{shown}:{port}"

@@ -1,0 +1,219 @@
+"""What the gateway is told at start: the `server` half of the configuration, and the policy it begins with.
+
+    a command's own option  >  secret file  >  CONCLAVE__SERVER__PORT  >  the YAML file  >  the default
+
+Only the server half can be set by environment and secret files: the policy is a document with a digest, and what it
+says must stand in it. Nothing is read before `load_settings` is called.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from conclave.gateway.policy.discover import Found, discover, first_model
+from conclave.gateway.policy.document import Part, PolicyDocument
+from conclave.gateway.policy.load import (
+    QUOTING,
+    complete,
+    cross_check,
+    expert_names,
+    explain,
+    meant,
+    missing_documents,
+    missing_keys,
+)
+from conclave.gateway.policy.source import ConfigError, Loc, Problem, Source, read_source
+
+PREFIX: Final = "CONCLAVE__"
+DEFAULT_FILE: Final = Path("conclave.yaml")
+SECRETS_DIR: Final = Path("/run/secrets")  # where Docker and Kubernetes put them
+
+
+class Telemetry(Part):
+    """What is told to other systems beside the log and `/metrics`."""
+
+    spans: bool = Field(default=False, description="OpenTelemetry spans; where they go is set by the OTEL_* variables.")
+
+
+class ServerSettings(Part):
+    """The `server` half: read once, at start."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address of the API.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port of the API; 0: any free one.")
+    admin_host: str = Field(default="127.0.0.1", min_length=1, description="Address of /metrics.")
+    admin_port: int = Field(default=8081, ge=0, le=65535, description="Port of /metrics; 0: any free one.")
+    state_dir: Path = Field(default=Path(".conclave"), description="Folder of the journal, the database and the keys.")
+    database_url: str | None = Field(default=None, description="SQLAlchemy URL; null: SQLite in the state folder.")
+    grace_s: float = Field(
+        default=20.0, ge=0, le=3600, description="How long running answers may finish after SIGTERM."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least that is logged."
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="JSON lines, or coloured text for people."
+    )
+    telemetry: Telemetry = Field(default_factory=Telemetry, description="What is told to other systems.")
+    journal_min_free_bytes: int = Field(
+        default=67_108_864, ge=0, description="Less free disk than this answers 503 before an expert is asked."
+    )
+    keys_refresh_s: float = Field(
+        default=5.0, gt=0, le=3600, description="How soon a new or revoked API key is noticed by a running gateway."
+    )
+
+    @model_validator(mode="after")
+    def _two_doors(self) -> Self:
+        if self.port == self.admin_port != 0 and self.host == self.admin_host:
+            raise ValueError(f"port and admin_port are both {self.port}")
+        return self
+
+
+class ConfigFile(Part):
+    """The whole file."""
+
+    server: ServerSettings = Field(default_factory=ServerSettings, description="Read at start.")
+    policy: PolicyDocument = Field(default_factory=PolicyDocument, description="Who may be asked, for what.")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that the gateway starts with. `policy` is complete: its experts and its default row are never empty.
+
+    `warnings` are what a person should know and what does not hinder the start.
+    """
+
+    server: ServerSettings
+    policy: PolicyDocument
+    source: Path | None = None
+    warnings: tuple[Problem, ...] = ()
+
+
+def load_settings(config: Path | None = None, **server_overrides: Any) -> Settings:
+    """The settings from `config`, else from $CONCLAVE_CONFIG, else from ./conclave.yaml, else the defaults.
+
+    `server_overrides` are a command's options (None: not given). Raises ConfigError with every problem found.
+    """
+    path = _config_path(config)
+    source = read_source(path) if path else Source(label="the defaults", data={}, lines={})
+    problems = [*source.problems, *_unknown_halves(source), *_unknown_variables()]
+    overrides = {name: value for name, value in server_overrides.items() if value is not None}
+    server: ServerSettings | None = None
+    policy: PolicyDocument | None = None
+    try:
+        server = _server(source, overrides)
+    except ValidationError as error:
+        problems += explain(error, _Layers, _where_server(source, overrides))
+    except SettingsError as error:
+        problems.append(Problem("environment", "", f"what stands for a whole group of settings must be JSON ({error})"))
+    half = source.data.get("policy")
+    named = expert_names(half)
+    found = Found({}, ()) if named else discover(os.environ, first_model=first_model)
+    problems += cross_check(half, {QUOTING, *named, *found.experts}, source.where)
+    try:
+        policy = complete(PolicyDocument.model_validate({} if half is None else half), found.experts)
+        problems += missing_documents(policy, source.where)
+    except ValidationError as error:
+        problems += explain(error, PolicyDocument, source.where, above=("policy",))
+    if problems or server is None or policy is None:
+        raise ConfigError(tuple(sorted(problems, key=_line)))
+    hints = (*found.notes, *missing_keys(policy, os.environ, source.where))
+    return Settings(server=server, policy=policy, source=path, warnings=hints)
+
+
+def _line(problem: Problem) -> int:
+    """From top to bottom; what is not in the file comes first."""
+    line = problem.where.rpartition(":")[2]
+    return int(line) if line.isdigit() else 0
+
+
+def _config_path(config: Path | None) -> Path | None:
+    if config is not None:
+        return config
+    if named := os.environ.get("CONCLAVE_CONFIG"):
+        return Path(named)
+    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+
+class _Layers(BaseSettings):
+    """The server half from all its layers; `_server` adds the file."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore")
+
+    server: ServerSettings = Field(default_factory=ServerSettings)
+
+
+def _server(source: Source, overrides: Mapping[str, Any]) -> ServerSettings:
+    half = source.data.get("server")
+
+    class Layers(_Layers):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic-settings names them
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            secrets = NestedSecretsSettingsSource(
+                file_secret_settings, secrets_dir=_secrets_dir(), secrets_dir_missing="ok"
+            )
+            from_file = InitSettingsSource(settings_cls, {} if half is None else {"server": half})
+            return init_settings, secrets, env_settings, from_file
+
+    said: dict[str, Any] = {"server": dict(overrides)} if overrides else {}
+    return Layers(**said).server
+
+
+def _secrets_dir() -> Path:
+    return Path(os.environ.get("CONCLAVE_SECRETS_DIR") or SECRETS_DIR)
+
+
+def _where_server(source: Source, overrides: Mapping[str, Any]) -> Any:
+    """Where a server setting came from, for the person who has to mend it."""
+
+    def where(loc: Loc) -> str:
+        if len(loc) > 1 and loc[1] in overrides:
+            return f"--{str(loc[1]).replace('_', '-')}"
+        name = "__".join(("conclave", *map(str, loc)))
+        for file in _secret_files():
+            if file.name.lower() == name:
+                return str(file)
+        for variable in os.environ:
+            if variable.lower() == name:
+                return variable
+        return source.where(loc)
+
+    return where
+
+
+def _secret_files() -> list[Path]:
+    folder = _secrets_dir()
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _unknown_halves(source: Source) -> Iterator[Problem]:
+    for key in source.data:
+        if key not in ConfigFile.model_fields:
+            yield Problem(source.where((key,)), key, f"unknown key{meant(key, ConfigFile.model_fields)}")
+
+
+def _unknown_variables() -> Iterator[Problem]:
+    """A mistyped CONCLAVE__SEVER__PORT must not be passed over in silence."""
+    for name in sorted({*os.environ, *(file.name for file in _secret_files())}):
+        if name.upper().startswith(PREFIX) and name.upper().split("__")[1] != "SERVER":
+            yield Problem(
+                name, "", f"only settings of the server half come from outside the file ({PREFIX}SERVER__...)"
+            )

@@ -1,0 +1,180 @@
+"""The state database: SQLite by default, PostgreSQL by URL. It opens, migrates and hands out transactions.
+
+It knows tables, not what they mean: tenants, keys and audit rows belong to the rooms that write them. Everything here
+blocks; nothing here is called on the way of a call. Importing this module imports SQLAlchemy, so the gateway imports it
+only when it starts.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+from sqlalchemy import Connection, Table, create_engine, event, inspect, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from conclave.gateway.state.tables import REVISION, changes
+
+BUSY_TIMEOUT_MS: Final = 5_000  # how long a writer waits for another process's writer
+MIGRATION_LOCK: Final = 0x636F6E63  # PostgreSQL advisory lock: "conc"
+
+
+class StateError(Exception):
+    """The state database cannot be used; the message says what to do."""
+
+
+class Database:
+    """One engine. Connections are opened on first use; `close` gives them back."""
+
+    def __init__(self, url: str) -> None:
+        """Raises StateError if the URL names no kind of database that can be used here."""
+        try:
+            self._url = make_url(url)
+            self.is_sqlite = self._url.get_backend_name() == "sqlite"
+            self._engine = create_engine(self._url, pool_pre_ping=not self.is_sqlite)
+        except ModuleNotFoundError as error:
+            raise StateError(f"{error.name} is not installed: pip install 'conclave-gateway[postgres]'") from error
+        except ArgumentError as error:
+            raise StateError(
+                "server.database_url is no URL of a database (sqlite:///FILE, postgresql://...)"
+            ) from error
+        if self._url.get_backend_name() not in {"sqlite", "postgresql"}:
+            raise StateError(f"{self._url.get_backend_name()} is not supported: SQLite or PostgreSQL are")
+        if self.is_sqlite:
+            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+
+    @classmethod
+    def of(cls, url: str | None, state_dir: Path) -> Self:
+        """The database that is configured; by default `conclave.db` in the state folder."""
+        return cls(url if url is not None else f"sqlite:///{state_dir.resolve() / 'conclave.db'}")
+
+    def __str__(self) -> str:
+        return self._url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads; rolled back at the end."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction, committed at the end; on SQLite it takes the write lock at its start."""
+        with self._engine.connect().execution_options(conclave_immediate=True) as connection, connection.begin():
+            yield connection
+
+    def revision(self) -> str | None:
+        """The newest migration that was applied; None for an empty database."""
+        with self.read() as connection:
+            return _revision(connection)
+
+    def open(self) -> Self:
+        """Make it usable: SQLite is migrated, others must have been (`conclave migrate`). Raises StateError."""
+        try:
+            if self.is_sqlite:
+                self._create_private_file()
+            found = self.revision()
+            if found == REVISION:
+                return self
+            if found is not None and found > REVISION:
+                raise StateError(
+                    f"{self} was written by a newer Conclave (migration {found}; this one knows {REVISION})"
+                )
+            if not self.is_sqlite:
+                raise StateError(
+                    f"{self} is at migration {found}, this Conclave needs {REVISION}: run `conclave migrate`"
+                )
+            self.migrate()
+        except (SQLAlchemyError, OSError) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            raise StateError(f"cannot open the state database {self}: {cause}") from error
+        return self
+
+    def migrate(self) -> str | None:
+        """Apply the missing migrations; returns the revision before. Safe to run from several processes at once."""
+        if self.is_sqlite:
+            self._create_private_file()
+        with self.write() as connection:
+            if not self.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+            before = _revision(connection)
+            if before != REVISION:
+                _upgrade(connection)
+        return before
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _create_private_file(self) -> None:
+        """The file and its folder, readable by this user alone (SQLite gives its side files the same mode)."""
+        if not self._url.database or self._url.database == ":memory:":
+            return
+        path = Path(self._url.database)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def keep_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the rows whose primary key is not there yet; leave the others as they are."""
+    if rows:
+        insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+        connection.execute(insert(table).on_conflict_do_nothing(), list(rows))
+
+
+def replace(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Insert the row, or overwrite the one with its primary key."""
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    keys = [column.name for column in table.primary_key]
+    rest = {name: value for name, value in row.items() if name not in keys}
+    connection.execute(insert(table).values(**row).on_conflict_do_update(index_elements=keys, set_=rest))
+
+
+def note_change(connection: Connection, topic: str) -> None:
+    """Raise the topic's number, in the transaction that makes the change."""
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    statement = insert(changes).values(topic=topic, number=1)
+    raised = {"number": changes.c.number + 1}
+    connection.execute(statement.on_conflict_do_update(index_elements=["topic"], set_=raised))
+
+
+def change_number(connection: Connection, topic: str) -> int:
+    """The topic's number; 0 before its first change."""
+    return connection.execute(select(changes.c.number).where(changes.c.topic == topic)).scalar() or 0
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if found is None else str(found)
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command  # noqa: PLC0415  0.4 s, and needed only when the schema is behind
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    """WAL: readers do not wait for the writer. sqlite3's own transaction handling is off; `_begin_sqlite` does it."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")  # the journal is what survives; a lost tail here is followed again
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Writers lock at the start: a reader that becomes a writer may be refused at once, whatever the timeout."""
+    immediate = connection.get_execution_options().get("conclave_immediate", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -1,0 +1,72 @@
+"""The tables of the state database, for SQLite and PostgreSQL alike. Changing one means adding a migration.
+
+Times of keys are whole seconds since the epoch; times of audit rows are the rows' own ISO 8601 text in UTC, which sorts
+as it reads.
+"""
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+
+REVISION: Final = "0001"  # the newest migration; a test compares it with the folder
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+api_keys: Final = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", String(32), primary_key=True),
+    Column("digest", String(64), nullable=False),  # keyed BLAKE2b of the whole key, in hex
+    Column("tenant", String(200), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("experts", Text),  # a JSON list of names; NULL reaches all
+    Column("created_at_s", BigInteger, nullable=False),
+    Column("expires_at_s", BigInteger),
+    Column("revoked_at_s", BigInteger),
+)
+
+changes: Final = Table(  # a number that grows with each change of a topic: cheap to poll, needs no clock
+    "changes",
+    metadata,
+    Column("topic", String(64), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+)
+
+audit_rows: Final = Table(  # a copy of the journal to query; the journal's chains are what proves anything
+    "audit_rows",
+    metadata,
+    Column("chain", String(64), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", String(64), nullable=False),
+    Column("time", String(40), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("request_id", String(64)),
+    Column("tenant", String(200)),
+    Column("key_id", String(32)),
+    Column("ending", String(64)),
+    Column("status", Integer),
+    Column("expert", String(200)),
+    Column("category", String(200)),
+    Column("stream", Integer),
+    Column("prompt_tokens", BigInteger),
+    Column("completion_tokens", BigInteger),
+    Column("duration_ms", Float),
+    Column("row", Text, nullable=False),
+    Index("ix_audit_rows_time", "time"),
+    Index("ix_audit_rows_tenant_time", "tenant", "time"),
+    Index("ix_audit_rows_request_id", "request_id"),
+)
+
+follower_positions: Final = Table(  # how far a follower has read each chain; outlives rows that retention deletes
+    "follower_positions",
+    metadata,
+    Column("follower", String(64), primary_key=True),
+    Column("chain", String(64), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+)

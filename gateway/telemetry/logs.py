@@ -1,0 +1,79 @@
+"""Structured logs on stdout: one JSON object a line, or coloured text for a person. Never what a user wrote.
+
+An event has a name and fields. Of an exception only its type and where it was raised are written: messages may quote
+what was being worked on. uvicorn, alembic and whatever else uses `logging` comes out in the same form.
+"""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TextIO
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+NOISY: Final = ("uvicorn.error", "alembic", "asyncio")  # what they say below a warning is of no use to an operator
+MAX_FRAMES: Final = 20
+
+
+def configure(*, level: str = "info", format: str = "json", stream: TextIO | None = None) -> None:
+    """Set up logging for this process. `level`: debug, info, warning, error; `format`: json or console."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        trace_only,
+    ]
+    render: Processor = structlog.dev.ConsoleRenderer() if format == "console" else render_json
+    structlog.configure(
+        processors=[*shared, render],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stdout),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(number)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+def bind_request(request_id: str) -> None:
+    """Put the request id on every event of the task that this is called in."""
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+
+
+def trace_only(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace an exception by its type and its frames, innermost last."""
+    found = event.pop("exc_info", None)
+    error = sys.exc_info()[1] if found is True else found[1] if isinstance(found, tuple) else found
+    if isinstance(error, BaseException):
+        event["error"] = type(error).__name__
+        event["trace"] = _frames(error.__traceback__)
+    return event
+
+
+def render_json(_logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]) -> str:
+    return msgspec.json.encode(event, enc_hook=str).decode()
+
+
+def _frames(trace: TracebackType | None) -> list[str]:
+    frames: list[str] = []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        frames.append(
+            f"{Path(code.co_filename).parent.name}/{Path(code.co_filename).name}:{trace.tb_lineno} {code.co_name}"
+        )
+        trace = trace.tb_next
+    return frames[-MAX_FRAMES:]

@@ -1,0 +1,120 @@
+"""`conclave router`: classify files, measure the shipped router, train it again. Human words go to stderr."""
+
+import gzip
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+import click
+
+from conclave.router.api import Classification
+
+DATA: Final = "CONCLAVE_DATA"
+_folder = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.group()
+def router() -> None:
+    """The classifier that says which category a prompt belongs to."""
+
+
+@router.command()
+@click.option("--jsonl", "file", required=True, metavar="FILE", help="A .jsonl or .jsonl.gz file, or - for stdin.")
+@click.option("--field", default="text", show_default=True, help="The key that holds the text.")
+def classify(file: str, field: str) -> None:
+    """Classify each row of FILE: one JSON line a row, on stdout.
+
+    A row that is no JSON object, or has no text, is reported on stderr with its line number; the others are
+    classified, and the exit status is 1 at the end.
+    """
+    import msgspec  # noqa: PLC0415  the group is mounted by the main command: its imports are everyone's
+    from tqdm import tqdm  # noqa: PLC0415
+
+    from conclave.router.classify import Router  # noqa: PLC0415
+
+    model = Router.load()
+    out = click.get_binary_stream("stdout")
+    bad = 0
+    with _lines(file) as lines:
+        for number, line in enumerate(tqdm(lines, unit=" rows", disable=None, file=sys.stderr), start=1):
+            if not line.strip():
+                continue
+            try:
+                row = read_row(line)
+                text = row.get(field)
+                if not isinstance(text, str):
+                    raise ValueError(f"no text under {field!r}" if text is None else f"{field!r} is no string")
+            except ValueError as error:
+                bad += 1
+                click.echo(f"{file}: line {number}: {error}", err=True)
+                continue
+            out.write(msgspec.json.encode(as_row(row.get("id", number), model.classify(text))) + b"\n")
+    if bad:
+        click.echo(f"{bad} bad row{'s' if bad > 1 else ''} skipped", err=True)
+        sys.exit(1)
+
+
+@router.command()
+@click.option("--data", envvar=DATA, required=True, type=_folder, help=f"Folder of category_dev; or {DATA}.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+def evaluate(data: Path, *, as_json: bool) -> None:
+    """Measure the shipped router on category_dev: accuracy, calibration, confusions, typos, speed."""
+    import msgspec  # noqa: PLC0415
+
+    from conclave.router.classify import Router  # noqa: PLC0415
+    from conclave.router.evaluate.report import evaluate as measure  # noqa: PLC0415
+    from conclave.router.evaluate.table import lay_out  # noqa: PLC0415
+
+    report = measure(Router.load(), data)
+    click.echo(msgspec.json.encode(report).decode() if as_json else lay_out(report))
+
+
+@router.command()
+@click.option("--data", envvar=DATA, required=True, type=_folder, help=f"Folder of category_train; or {DATA}.")
+@click.option("--out", type=_folder, help="Where the classifier goes; the folder holds the encoder. Default: ours.")
+def train(data: Path, out: Path | None) -> None:
+    """Train the shipped classifier again, bit for bit; needs the `train` extra."""
+    from conclave.router.encoder import ARTIFACTS  # noqa: PLC0415
+    from conclave.router.train.run import train as run  # noqa: PLC0415
+
+    run(data, out or ARTIFACTS, say=lambda line: click.echo(line, err=True))
+
+
+def read_row(line: bytes) -> dict[str, object]:
+    """One line's object; raises ValueError."""
+    import json  # noqa: PLC0415
+
+    import msgspec  # noqa: PLC0415
+
+    try:
+        row = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        row = json.loads(line)  # it alone takes lone surrogates, which real logs hold
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004  a wrong row, not a wrong call
+    return row
+
+
+def as_row(name: object, found: Classification) -> dict[str, object]:
+    """What `classify` writes for a row."""
+    return {
+        "id": name,
+        "category": found.category,
+        "confidence": found.confidence,
+        "unsure": found.unsure,
+        "probabilities": found.probabilities,
+    }
+
+
+@contextmanager
+def _lines(file: str) -> Iterator[IO[bytes]]:
+    if file == "-":
+        yield click.get_binary_stream("stdin")
+        return
+    try:
+        with gzip.open(file, "rb") if file.endswith(".gz") else Path(file).open("rb") as lines:
+            yield lines  # type: ignore[misc]  # GzipFile reads as a binary file does
+    except (OSError, EOFError) as error:
+        raise click.ClickException(f"{file}: {error}") from error

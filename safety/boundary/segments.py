@@ -1,0 +1,110 @@
+"""Takes the messages of a request apart: every text with its origin, its folded view and its place.
+
+A pure function over plain dictionaries, in one pass. It refuses what is no list of messages; it never judges what a
+text says and never drops one.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from conclave.safety.api import Origin, Segment
+from conclave.safety.boundary.caps import BoundaryError, Caps, check_utf8
+from conclave.safety.boundary.normalise import fold
+
+ORIGINS: Final[Mapping[str, Origin]] = {
+    "system": Origin.SYSTEM,
+    "developer": Origin.DEVELOPER,
+    "user": Origin.USER,
+    "assistant": Origin.ASSISTANT,
+    "tool": Origin.TOOL,
+    "function": Origin.TOOL,  # what `tool` was called before
+}
+TEXT_PARTS: Final[Mapping[str, str]] = {"text": "text", "refusal": "refusal"}  # part type -> the key of its text
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The texts of a request, and the kinds of its other content parts, each with the place where it first stands."""
+
+    segments: tuple[Segment, ...]
+    parts: Mapping[str, str]
+
+
+def read_messages(messages: object, caps: Caps) -> Reading:
+    """Read `messages` as chat.completions has them; BoundaryError says what is wrong and where."""
+    if not isinstance(messages, list):
+        raise BoundaryError("messages must be a list", place="messages")
+    if not messages:
+        raise BoundaryError("messages must hold at least one message", place="messages")
+    if len(messages) > caps.messages:
+        raise BoundaryError(f"more than {caps.messages} messages ({len(messages)})", place="messages")
+    segments: list[Segment] = []
+    parts: dict[str, str] = {}
+    room = caps.text_chars
+    for index, message in enumerate(messages):
+        for origin, text, place in _texts(message, f"messages[{index}]", parts):
+            check_utf8(text, place=place)
+            folded = fold(text, max_chars=room, place=place)
+            room -= len(folded)
+            segments.append(Segment(origin, text, folded, place))
+    return Reading(tuple(segments), parts)
+
+
+def _texts(message: object, place: str, parts: dict[str, str]) -> Iterator[tuple[Origin, str, str]]:
+    if not isinstance(message, dict):
+        raise BoundaryError("a message must be an object", place=place)
+    role = message.get("role")
+    origin = ORIGINS.get(role) if isinstance(role, str) else None
+    if origin is None:
+        raise BoundaryError(f"role must be one of {', '.join(ORIGINS)}", place=f"{place}.role")
+    yield from _content(message.get("content"), origin, f"{place}.content", parts)
+    if origin is Origin.ASSISTANT:
+        yield from _optional(message, "refusal", origin, place)
+        yield from _tool_calls(message.get("tool_calls"), f"{place}.tool_calls")
+
+
+def _content(content: object, origin: Origin, place: str, parts: dict[str, str]) -> Iterator[tuple[Origin, str, str]]:
+    if isinstance(content, str):
+        yield origin, content, place
+    elif isinstance(content, list):
+        for index, part in enumerate(content):
+            yield from _part(part, origin, f"{place}[{index}]", parts)
+    elif content is not None or origin is not Origin.ASSISTANT:  # an assistant that called tools may have said nothing
+        raise BoundaryError("content must be a string or a list of parts", place=place)
+
+
+def _part(part: object, origin: Origin, place: str, parts: dict[str, str]) -> Iterator[tuple[Origin, str, str]]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(part, dict) or not isinstance(kind, str):
+        raise BoundaryError("a content part must be an object with a type", place=place)
+    if key := TEXT_PARTS.get(kind):
+        text = part.get(key)
+        if not isinstance(text, str):
+            raise BoundaryError(f"a part of type {kind} must hold a string in {key!r}", place=f"{place}.{key}")
+        yield origin, text, place
+        return
+    parts.setdefault(kind, place)
+    if kind == "file" and isinstance(part.get("file"), dict):
+        yield from _optional(part["file"], "filename", Origin.FILE, f"{place}.file")
+
+
+def _tool_calls(calls: object, place: str) -> Iterator[tuple[Origin, str, str]]:
+    """The arguments of an assistant's tool calls: text that a model wrote and the client sends back."""
+    if calls is None:
+        return
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise BoundaryError("tool_calls must be a list of objects", place=place)
+    for index, call in enumerate(calls):
+        for kind, key in (("function", "arguments"), ("custom", "input")):
+            inner = call.get(kind)
+            if isinstance(inner, dict):
+                yield from _optional(inner, key, Origin.ASSISTANT, f"{place}[{index}].{kind}")
+
+
+def _optional(holder: Mapping[str, object], key: str, origin: Origin, place: str) -> Iterator[tuple[Origin, str, str]]:
+    text = holder.get(key)
+    if isinstance(text, str):
+        yield origin, text, f"{place}.{key}"
+    elif text is not None:
+        raise BoundaryError(f"{key} must be a string", place=f"{place}.{key}")

@@ -1,0 +1,130 @@
+"""A small OpenAI-compatible upstream in a process of its own, so that it can be killed; the model's name says how it behaves.
+
+    python tests/e2e/upstream.py PORT
+
+`echo` answers, `paced` streams a word each 20 ms for 10 s, `stall` says one word and then nothing, `silent` says nothing
+at all, `cut` closes the connection after three words, `broken` sends an event that is no JSON, `lying` announces more
+bytes than it sends, `busy` answers 429, `down` answers 500, `picky` answers 400, `html` answers a page. A line on stdout
+says `closed MODEL` whenever the peer left before the answer was whole.
+"""
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+
+def completion(model: str, text: str) -> bytes:
+    """A whole chat.completion."""
+    message = {"role": "assistant", "content": text}
+    return json.dumps(
+        {
+            "id": "cmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": model,
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+        }
+    ).encode()
+
+
+def event(model: str, delta: dict[str, Any], finish: str | None = None) -> bytes:
+    """One SSE event of a stream."""
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    chunk = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [choice]}
+    return f"data: {json.dumps(chunk)}\n\n".encode()
+
+
+def usage(model: str) -> bytes:
+    """The usage event."""
+    counts = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    chunk = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [], "usage": counts}
+    return f"data: {json.dumps(chunk)}\n\n".encode()
+
+
+REFUSALS = {"busy": (429, "retry-after: 7\r\n"), "down": (500, ""), "picky": (400, "")}
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next((int(x.split(b":")[1]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-length")), 0)
+            request = json.loads(await reader.readexactly(length)) if length else {}
+            model = request.get("model", "")
+            try:
+                await (stream if request.get("stream") else plain)(writer, request)
+            except (ConnectionError, asyncio.CancelledError):
+                print("closed", model, flush=True)
+                return
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return
+    finally:
+        writer.close()
+
+
+async def plain(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
+    model, body, extra, status = request["model"], b"", "", 200
+    if model in REFUSALS:
+        status, extra = REFUSALS[model]
+        body = json.dumps({"error": {"message": f"{model} says no", "type": "x", "param": "top_k", "code": "nope"}}).encode()
+    elif model in {"silent", "stall"}:
+        await until_closed(writer, 30)
+    elif model == "html":
+        body = b"<html>hello</html>"
+    else:
+        body = completion(model, "echo: " + str(request["messages"][-1]["content"]))
+    announced = len(body) + (100 if model == "lying" else 0)
+    writer.write(
+        f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{extra}content-length: {announced}\r\n\r\n".encode() + body
+    )
+    if model in {"lying", "cut"}:
+        writer.close()
+    await writer.drain()
+
+
+async def stream(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
+    model = request["model"]
+    if model in REFUSALS or model == "html":
+        return await plain(writer, request)
+    if model == "silent":
+        return await until_closed(writer, 30)
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+    writer.write(event(model, {"role": "assistant", "content": ""}))
+    for i, word in enumerate(["echo:", " one", " two", " three", " four"] if model != "paced" else [" w"] * 500):
+        writer.write(event(model, {"content": word}))
+        await writer.drain()
+        if model == "stall":
+            return await until_closed(writer, 30)
+        if model == "cut" and i == 2:
+            return writer.close()
+        if model == "broken" and i == 2:
+            writer.write(b"data: {not json\n\n")
+        if model == "paced":
+            await until_closed(writer, 0.02)
+    writer.write(event(model, {}, "stop"))
+    if (request.get("stream_options") or {}).get("include_usage"):
+        writer.write(usage(model))
+    writer.write(b"data: [DONE]\n\n")
+    await writer.drain()
+    writer.close()
+
+
+async def until_closed(writer: asyncio.StreamWriter, limit_s: float) -> None:
+    """Wait; raise if the peer leaves meanwhile."""
+    closed = asyncio.ensure_future(writer.wait_closed())
+    done, _ = await asyncio.wait({closed}, timeout=limit_s)
+    if done or writer.transport.is_closing():
+        raise ConnectionResetError
+    closed.cancel()
+
+
+async def main(port: int) -> None:
+    server = await asyncio.start_server(answer, "127.0.0.1", port, limit=64 * 1024 * 1024)
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))

@@ -1,0 +1,91 @@
+"""Rows as the journal has them, for tests of what follows it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from conclave.gateway.followers.api import Row
+
+CALL: dict[str, Any] = {
+    "kind": "call",
+    "time": "2026-11-22T07:30:00.500000Z",
+    "request_id": "req_1",
+    "tenant": "acme",
+    "key_id": "0123456789ab",
+    "source": "d1",
+    "ending": "answered",
+    "status": 200,
+    "code": None,
+    "model": "auto",
+    "stream": True,
+    "policy": "p1",
+    "decision": {
+        "row": "code",
+        "reason": "category",
+        "steps": [{"expert": "coder", "reason": "category"}],
+        "model_digest": "m1",
+        "category": "code",
+        "confidence": 0.83,
+        "unsure": False,
+    },
+    "attempts": [
+        {
+            "expert": "flaky",
+            "deployment": "flaky/0",
+            "model": "small",
+            "started_ms": 10.0,
+            "first_byte_ms": None,
+            "ended_ms": 60.0,
+            "transport_retries": 2,
+            "upstream_status": 500,
+            "failure": "status",
+        },
+        {
+            "expert": "coder",
+            "deployment": "coder/0",
+            "model": "big",
+            "started_ms": 60.0,
+            "first_byte_ms": 160.0,
+            "ended_ms": 460.0,
+            "transport_retries": 0,
+            "upstream_status": 200,
+            "failure": None,
+        },
+    ],
+    "segments": [{"origin": "user", "place": "messages[0]", "chars": 9, "digest": "s1", "text": "my secret"}],
+    "duration_ms": 500.0,
+    "usage": {"prompt_tokens": 11, "completion_tokens": 7, "cached_tokens": None, "reasoning_tokens": 3},
+    "finish_reason": "stop",
+}
+REFUSED: dict[str, Any] = {
+    **CALL,
+    "ending": "refused",
+    "status": 400,
+    "stream": None,
+    "decision": None,
+    "attempts": [],
+    "segments": [],
+    "usage": None,
+    "duration_ms": 1.5,
+}
+UNAUTHENTICATED: dict[str, Any] = {"kind": "unauthenticated", "time": CALL["time"], "source": "d2", "count": 40}
+GENESIS: dict[str, Any] = {"kind": "genesis", "time": CALL["time"]}
+
+Rows = Callable[..., Row]
+
+
+@pytest.fixture
+def data() -> Mapping[str, dict[str, Any]]:
+    """One row's content of each kind."""
+    return {"call": CALL, "refused": REFUSED, "unauthenticated": UNAUTHENTICATED, "genesis": GENESIS}
+
+
+@pytest.fixture
+def row() -> Rows:
+    """Makes a row of a chain."""
+
+    def make(seq: int, data: Mapping[str, Any] = CALL, *, chain: str = "c") -> Row:
+        return Row(chain, seq, f"hash{seq}", data)
+
+    return make

@@ -1,0 +1,131 @@
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from conclave.gateway.followers.api import Row
+from conclave.gateway.followers.counters import MOST_VALUES, CallCounters
+from conclave.gateway.telemetry import names
+
+Data = Mapping[str, dict[str, Any]]
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def counters(registry: CollectorRegistry) -> CallCounters:
+    return CallCounters(registry, providers={"coder": "openai"})
+
+
+BIG = {
+    "gen_ai_operation_name": "chat",
+    "gen_ai_provider_name": "openai",
+    "gen_ai_request_model": "big",
+}
+SMALL = {**BIG, "gen_ai_provider_name": "_OTHER", "gen_ai_request_model": "small"}
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "value"),
+    [
+        ("conclave_requests_total", {"conclave_ending": "answered", "conclave_status": "200"}, 1),
+        ("conclave_request_duration_seconds_sum", {"conclave_ending": "answered"}, 0.5),
+        (
+            "conclave_route_decisions_total",
+            {
+                "conclave_route_category": "code",
+                "conclave_route_reason": "category",
+                "conclave_route_unsure": "false",
+            },
+            1,
+        ),
+        ("conclave_route_confidence_sum", {"conclave_route_category": "code"}, 0.83),
+        ("conclave_attempts_total", {"conclave_expert": "flaky", "conclave_failure": "status"}, 1),
+        ("conclave_attempts_total", {"conclave_expert": "coder", "conclave_failure": ""}, 1),
+        ("conclave_attempt_transport_retries_total", {"conclave_expert": "flaky"}, 2),
+        ("gen_ai_client_inference_duration_seconds_sum", {**BIG, "error_type": ""}, 0.4),
+        ("gen_ai_client_inference_duration_seconds_sum", {**SMALL, "error_type": "status"}, 0.05),
+        ("gen_ai_client_inference_time_to_first_chunk_seconds_sum", BIG, 0.1),
+        ("gen_ai_client_inference_usage_input_tokens_total", BIG, 11),
+        ("gen_ai_client_inference_usage_output_tokens_total", BIG, 7),
+        ("gen_ai_client_inference_usage_reasoning_output_tokens_total", BIG, 3),
+        ("gen_ai_client_inference_usage_cache_read_input_tokens_total", BIG, None),
+        ("conclave_audit_rows_total", {"conclave_audit_kind": "call"}, 1),
+    ],
+)
+def test_a_call_is_counted_as_it_was_recorded(
+    row: Callable[..., Row], name: str, labels: dict[str, str], value: float | None
+) -> None:
+    registry = CollectorRegistry()
+    CallCounters(registry, providers={"coder": "openai"}).follow([row(0)])
+    found = registry.get_sample_value(name, labels)
+    assert found == (value if value is None else pytest.approx(value))
+
+
+def test_rows_that_come_again_are_counted_once(
+    registry: CollectorRegistry, counters: CallCounters, row: Callable[..., Row]
+) -> None:
+    counters.follow([row(0), row(1)])
+    counters.follow([row(1), row(2)])
+    assert registry.get_sample_value("conclave_audit_rows_total", {"conclave_audit_kind": "call"}) == 3
+    assert counters.position() == {"c": 2}
+
+
+def test_unauthenticated_calls_are_counted_by_their_rows_count(
+    registry: CollectorRegistry, counters: CallCounters, row: Callable[..., Row], data: Data
+) -> None:
+    counters.follow([row(0, data["unauthenticated"])])
+    assert registry.get_sample_value("conclave_unauthenticated_total") == 40
+    assert registry.get_sample_value("conclave_requests_total") is None
+
+
+def test_a_refused_call_has_neither_decision_nor_attempt(
+    registry: CollectorRegistry, counters: CallCounters, row: Callable[..., Row], data: Data
+) -> None:
+    counters.follow([row(0, data["refused"]), row(1, data["genesis"])])
+    counted = {sample.name for family in registry.collect() for sample in family.samples}
+    assert "conclave_requests_total" in counted
+    assert not {"conclave_attempts_total", "conclave_route_decisions_total"} & counted
+
+
+def test_an_expert_that_was_not_asked_has_no_duration(
+    registry: CollectorRegistry, counters: CallCounters, row: Callable[..., Row], data: Data
+) -> None:
+    attempt = {**data["call"]["attempts"][0], "failure": "breaker_open"}
+    counters.follow([row(0, {**data["call"], "attempts": [attempt], "usage": None})])
+    labels = {"conclave_expert": "flaky", "conclave_failure": "breaker_open"}
+    assert registry.get_sample_value("conclave_attempts_total", labels) == 1
+    assert not any(s.name.endswith("duration_seconds_sum") and "error_type" in s.labels for s in samples(registry))
+
+
+def test_a_label_never_has_more_than_so_many_values(
+    registry: CollectorRegistry, counters: CallCounters, row: Callable[..., Row], data: Data
+) -> None:
+    """Whatever finds its way into a label, the memory of the gateway and of Prometheus stays bounded."""
+    for seq in range(MOST_VALUES + 50):
+        attempts = [{**data["call"]["attempts"][1], "expert": f"e{seq}"}]
+        counters.follow([row(seq, {**data["call"], "attempts": attempts})])
+    experts = {s.labels["conclave_expert"] for s in samples(registry) if s.name == "conclave_attempts_total"}
+    assert len(experts) == MOST_VALUES + 1
+    assert names.OTHER in experts
+
+
+def test_nothing_that_people_wrote_and_no_key_is_a_label(
+    registry: CollectorRegistry, counters: CallCounters, row: Callable[..., Row]
+) -> None:
+    counters.follow([row(0)])
+    values = {value for sample in samples(registry) for value in sample.labels.values()}
+    assert not values & {"my secret", "0123456789ab", "req_1", "acme", "s1", "d1"}
+
+
+def test_every_metric_is_registered(registry: CollectorRegistry, counters: CallCounters) -> None:
+    families = {family.name for family in registry.collect()}
+    assert {names.prometheus(metric).removesuffix("_total") for metric in names.METRICS} <= families
+
+
+def samples(registry: CollectorRegistry) -> list[Any]:
+    return [sample for family in registry.collect() for sample in family.samples]

@@ -1,0 +1,263 @@
+"""The way of a call with scripted experts: what is shown, who is asked, and one record however it ends."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from conclave.gateway.access.scope import Grant, Scope
+from conclave.gateway.api.chat import parse
+from conclave.gateway.call import END, Call, Chunk
+from conclave.gateway.errors import (
+    ConclaveError,
+    DeadlineExceeded,
+    ExpertFailed,
+    InvalidRequest,
+    NoExpertLeft,
+    Unauthenticated,
+    Unavailable,
+    UnknownModel,
+    UpstreamRejected,
+)
+from conclave.gateway.experts.pool import Deployment, Pool, PoolEntry
+from conclave.gateway.pipeline import Pipeline
+from conclave.gateway.policy.document import ExpertSettings, PolicyDocument
+from conclave.gateway.policy.published import Published
+from conclave.gateway.testing import FakeClock, FakeExpert
+from conclave.router.api import Classification
+
+
+@dataclass(frozen=True)
+class Head:
+    authorization: str | None = None
+    source: str = "127.0.0.1"
+    content_length: int | None = None
+
+
+@dataclass
+class Source:
+    body: bytes
+    head: Head = field(default_factory=Head)
+    gone: bool = False
+
+    async def read(self, *, max_bytes: int, timeout_s: float) -> bytes:
+        assert max_bytes
+        assert timeout_s
+        return self.body
+
+
+class Open:
+    """Admits everybody for a minute, or raises."""
+
+    def __init__(self, clock: FakeClock, error: ConclaveError | None = None) -> None:
+        self.clock, self.error = clock, error
+
+    async def admit(self, _: Head) -> Grant:
+        if self.error:
+            raise self.error
+        return Grant("t", None, Scope(), self.clock.now_s() + 60)
+
+
+class House:
+    """A pipeline over fake experts: `auto` asks them in the order given."""
+
+    def __init__(self, *experts: FakeExpert, admit: ConclaveError | None = None, record: Callable[[Call], None] | None = None) -> None:
+        self.clock = FakeClock()
+        self.records: list[Call] = []
+        names = [expert.name for expert in experts]
+        known = ExpertSettings(model="m", base_url="http://127.0.0.1:1/v1", capabilities=())
+        document = PolicyDocument(experts=dict.fromkeys(names, known), categories={"math": names}, default=names)
+        sure = Classification("math", 0.9, False, {"math": 0.9, "code": 0.1})
+        pool = Pool(
+            {expert.name: PoolEntry(deployments=[Deployment("one", expert)], transport_retries=0) for expert in experts},
+            now_s=self.clock.now_s,
+        )
+        self.pipeline = Pipeline(
+            access=Open(self.clock, admit),  # type: ignore[arg-type]
+            policy=Published(document, classify=lambda _: sure, model_digest="d"),
+            experts=pool,
+            record=record or self.records.append,
+            digest_key=b"k",
+            now_s=self.clock.now_s,
+        )
+
+    def call(self, body: bytes) -> Call:
+        return Call("req_1", Source(body), parse, datetime.now(UTC), self.clock.now_s())
+
+    async def run(self, body: bytes) -> list[Chunk]:
+        return [chunk async for chunk in self.pipeline.answer(self.call(body))]
+
+
+def request(*, stream: bool = False, **more: Any) -> bytes:
+    return json.dumps({"model": "auto", "messages": [{"role": "user", "content": "2+2?"}], "stream": stream, **more}).encode()
+
+
+def text(chunks: list[Chunk]) -> str:
+    events = [chunk.event for chunk in chunks if chunk is not END]
+    choices = [choice for event in events for choice in event["choices"]]
+    return "".join((choice.get("message") or choice["delta"]).get("content") or "" for choice in choices)
+
+
+def failing(name: str, kind: str = "connect", *, after: int = 0, **more: Any) -> FakeExpert:
+    return FakeExpert(name, pieces=("a", "b", "c"), failure=ExpertFailed("no", kind=kind, **more), after=after)
+
+
+BOTH = pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+
+
+@BOTH
+async def test_the_first_expert_answers_and_the_record_says_so(stream: bool) -> None:  # noqa: FBT001
+    house = House(FakeExpert("a", pieces=("fo", "ur")), FakeExpert("b"))
+    chunks = await house.run(request(stream=stream))
+    assert text(chunks) == "four"
+    assert chunks[-1] is END
+    assert chunks[-2].event["conclave"] == {
+        "request_id": "req_1", "expert": "a", "category": "math", "confidence": 0.9, "unsure": False,
+        "reason": "category", "policy": house.pipeline.policy.digest[:12],
+    }  # fmt: skip
+    (record,) = house.records
+    assert (record.ending, record.answered, len(record.attempts)) == ("answered", True, 1)
+
+
+@BOTH
+async def test_an_expert_that_fails_unseen_is_replaced(stream: bool) -> None:  # noqa: FBT001
+    house = House(failing("a"), FakeExpert("b", answer="four"))
+    chunks = await house.run(request(stream=stream))
+    assert text(chunks) == "four"
+    assert chunks[-2].event["conclave"]["expert"] == "b"
+    assert chunks[-2].event["conclave"]["reason"] == "fallback"
+    (record,) = house.records
+    assert [outcome.accepted for outcome in record.outcomes] == [False, True]
+
+
+async def test_a_failure_after_the_role_but_before_text_is_still_unseen() -> None:
+    house = House(failing("a", "cut", after=1), FakeExpert("b", answer="four"))
+    chunks = await house.run(request(stream=True))
+    assert text(chunks) == "four"
+    assert sum("role" in choice["delta"] for chunk in chunks[:-1] for choice in chunk.event["choices"]) == 1
+
+
+async def test_after_the_first_word_no_other_expert_is_asked() -> None:
+    second = FakeExpert("b")
+    house = House(failing("a", "cut", after=3), second)
+    shown = []
+    with pytest.raises(NoExpertLeft):
+        async for chunk in house.pipeline.answer(house.call(request(stream=True))):
+            shown.append(chunk)
+    assert text(shown) == "ab"
+    assert not second.asked
+    assert house.records[0].ending == "failed"
+
+
+@BOTH
+async def test_when_all_fail_the_last_ones_words_are_told(stream: bool) -> None:  # noqa: FBT001
+    house = House(failing("a"), failing("b", "stalled"))
+    with pytest.raises(NoExpertLeft, match="2 asked"):
+        await house.run(request(stream=stream))
+    assert [attempt.failure for attempt in house.records[0].attempts] == ["connect", "stalled"]
+
+
+@BOTH
+async def test_an_upstreams_verdict_on_the_request_is_final(stream: bool) -> None:  # noqa: FBT001
+    second = FakeExpert("b")
+    house = House(failing("a", "rejected", final=True, param="top_k", code="bad"), second)
+    with pytest.raises(UpstreamRejected) as refused:
+        await house.run(request(stream=stream))
+    assert (refused.value.status, refused.value.param, refused.value.code) == (400, "top_k", "bad")
+    assert not second.asked
+    assert house.records[0].ending == "refused"
+
+
+@pytest.mark.parametrize(
+    ("admit", "body", "error", "ending"),
+    [
+        (Unauthenticated("who?"), request(), Unauthenticated, "refused"),
+        (Unavailable("full"), request(), Unavailable, "failed"),
+        (None, b"{", InvalidRequest, "refused"),
+        (None, request(messages=[]), InvalidRequest, "refused"),
+        (None, request(model="gpt-9"), UnknownModel, "refused"),
+    ],
+    ids=["no-key", "no-disk", "no-json", "no-messages", "no-model"],
+)
+async def test_a_refusal_asks_nobody_and_is_recorded(
+    admit: ConclaveError | None, body: bytes, error: type[ConclaveError], ending: str
+) -> None:
+    expert = FakeExpert("a")
+    house = House(expert, admit=admit)
+    with pytest.raises(error):
+        await house.run(body)
+    (record,) = house.records
+    assert record.ending == ending
+    assert not expert.asked
+
+
+async def test_a_call_out_of_time_ends_as_such() -> None:
+    house = House()
+    late = FakeExpert("a", first_s=61, now_s=house.clock.now_s, sleep=house.clock.sleep)
+    house = _with_clock(late, house.clock)
+    task = asyncio.ensure_future(house.run(request(stream=True)))
+    await asyncio.sleep(0)
+    house.clock.advance(61)
+    with pytest.raises(DeadlineExceeded):
+        await task
+    assert house.records[0].ending == "deadline"
+
+
+def _with_clock(expert: FakeExpert, clock: FakeClock) -> House:
+    house = House(expert)
+    house.clock = clock
+    object.__setattr__(house.pipeline, "access", Open(clock))
+    object.__setattr__(house.pipeline, "now_s", clock.now_s)
+    return house
+
+
+@BOTH
+async def test_a_client_that_leaves_closes_the_upstream_before_the_record(stream: bool) -> None:  # noqa: FBT001
+    expert = FakeExpert("a", pieces=("a", "b"), stall=True, after=3 if stream else 0)
+    closed_when_recorded: list[int] = []
+    house = House(expert, record=lambda _: closed_when_recorded.append(expert.closed))
+    call = house.call(request(stream=stream))
+    seen = asyncio.Event()
+
+    async def drive() -> None:
+        async for _ in house.pipeline.answer(call):
+            seen.set()
+
+    task = asyncio.ensure_future(drive())
+    if stream:
+        await seen.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    call.source.gone = True  # type: ignore[misc]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed_when_recorded == [1]
+    assert call.ending == "client_gone"
+
+
+async def test_a_generator_closed_between_two_chunks_is_recorded_once_with_its_upstream_closed() -> None:
+    expert = FakeExpert("a", pieces=("a", "b"))
+    house = House(expert)
+    call = house.call(request(stream=True))
+    chunks = house.pipeline.answer(call)
+    await anext(chunks)
+    await chunks.aclose()
+    assert (len(house.records), expert.closed, call.ending) == (1, 1, "stopped")
+
+
+@BOTH
+async def test_an_answer_that_cannot_be_recorded_does_not_end_well(stream: bool) -> None:  # noqa: FBT001
+    def full(_: Call) -> None:
+        raise Unavailable("the disk is full")
+
+    house = House(FakeExpert("a", answer="four"), record=full)
+    chunks = []
+    with pytest.raises(Unavailable):
+        async for chunk in house.pipeline.answer(house.call(request(stream=stream))):
+            chunks.append(chunk)
+    assert END not in chunks

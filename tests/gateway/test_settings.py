@@ -1,0 +1,264 @@
+"""Where settings come from, which of them wins, and what the shipped files say."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from conclave.gateway.policy import schema
+from conclave.gateway.policy.document import CATEGORIES
+from conclave.gateway.policy.source import ConfigError
+from conclave.gateway.settings import ConfigFile, load_settings
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "config" / "conclave.yaml"
+RECIPES = sorted((ROOT / "config" / "recipes").glob("*.yaml"))
+DOCS = ROOT / "docs" / "configuration.md"
+
+
+@pytest.fixture(autouse=True)
+def nothing_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No experts and no settings in the environment, no conclave.yaml in the folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONCLAVE_SECRETS_DIR", str(tmp_path / "secrets"))
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OLLAMA_HOST", "VLLM_BASE_URL", "CONCLAVE_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def secret(name: str, value: str) -> None:
+    folder = Path("secrets")
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(value)
+
+
+def test_each_layer_wins_over_the_one_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().server.port == 8080
+    Path("c.yaml").write_text("server: {port: 1, admin_port: 11}")
+    assert load_settings(Path("c.yaml")).server.port == 1
+    monkeypatch.setenv("CONCLAVE__SERVER__PORT", "2")
+    assert load_settings(Path("c.yaml")).server.port == 2
+    secret("conclave__server__port", "3\n")
+    assert load_settings(Path("c.yaml")).server.port == 3
+    settings = load_settings(Path("c.yaml"), port=4, host=None)
+    assert (settings.server.port, settings.server.host, settings.server.admin_port) == (4, "127.0.0.1", 11)
+
+
+def test_a_nested_setting_is_reached_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONCLAVE__SERVER__TELEMETRY__SPANS", "true")
+    monkeypatch.setenv("conclave__server__log_level", "debug")
+    server = load_settings().server
+    assert (server.telemetry.spans, server.log_level) == (True, "debug")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        pytest.param("CONCLAVE__SERVER__PROT", "1", "unknown key; did you mean 'port'?", id="mistyped"),
+        pytest.param("CONCLAVE__SERVER__TELEMETRY__SPAN", "1", "did you mean 'spans'?", id="mistyped-below"),
+        pytest.param("CONCLAVE__SEVER__PORT", "1", "only settings of the server half", id="mistyped-half"),
+        pytest.param("CONCLAVE__POLICY__NAME", "x", "only settings of the server half", id="policy"),
+        pytest.param("CONCLAVE__SERVER__PORT", "x", "should be a valid integer", id="type"),
+        pytest.param("CONCLAVE__SERVER__TELEMETRY", "{", "must be JSON", id="broken-json"),
+    ],
+)
+def test_a_wrong_variable_is_named(name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert words in str(caught.value)
+    (problem,) = caught.value.problems
+    assert problem.where in {name, "environment"}
+
+
+def test_a_wrong_secret_file_and_a_wrong_option_are_named() -> None:
+    secret("conclave__server__grace_s", "soon")
+    secret("conclave__server__prot", "1")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(admin_port=-1)
+    where = {problem.where.rpartition("/")[2] for problem in caught.value.problems}
+    assert where == {"--admin-port", "conclave__server__grace_s", "conclave__server__prot"}
+
+
+def test_other_secrets_in_the_folder_are_not_ours() -> None:
+    secret("openai_key", "sk-1")
+    assert load_settings().warnings == ()
+
+
+def test_the_file_is_the_one_named_then_the_variables_then_the_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("named", "variable", "conclave"):
+        Path(f"{name}.yaml").write_text(f"policy: {{name: {name}}}")
+    assert load_settings().policy.name == "conclave"
+    monkeypatch.setenv("CONCLAVE_CONFIG", "variable.yaml")
+    assert load_settings().policy.name == "variable"
+    assert load_settings(Path("named.yaml")).policy.name == "named"
+    assert load_settings(Path("named.yaml")).source == Path("named.yaml")
+
+
+def test_a_file_that_was_named_and_is_not_there_is_an_error_not_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONCLAVE_CONFIG", "missing.yaml")
+    with pytest.raises(ConfigError, match=r"missing\.yaml: cannot be read"):
+        load_settings()
+
+
+def test_without_anything_the_quoting_expert_serves_alone() -> None:
+    policy = load_settings().policy
+    assert list(policy.experts) == ["quoting"]
+    assert policy.default == ("quoting",)
+
+
+def test_a_found_expert_serves_and_the_quoting_one_is_there_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    policy = load_settings().policy
+    assert list(policy.experts) == ["openai", "quoting"]
+    assert policy.default == ("openai",)
+
+
+def test_a_file_that_names_experts_is_not_added_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    Path("c.yaml").write_text("policy: {experts: {mine: {base_url: http://h/v1, model: m}}}")
+    assert list(load_settings(Path("c.yaml")).policy.experts) == ["mine", "quoting"]
+
+
+def test_a_file_without_experts_may_name_the_found_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    Path("c.yaml").write_text("policy: {categories: {code: [openai]}, aliases: {gpt-4o: openai}}")
+    assert load_settings(Path("c.yaml")).policy.categories == {"code": ("openai",)}
+
+
+def test_a_variable_that_makes_no_expert_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:1")
+    (warning,) = load_settings().warnings
+    assert warning.where == "OLLAMA_HOST"
+    assert "OLLAMA_MODEL" in warning.message
+
+
+def test_the_reference_file_says_exactly_the_defaults() -> None:
+    named, unnamed = load_settings(REFERENCE), load_settings()
+    assert (named.server, named.policy) == (unnamed.server, unnamed.policy)
+
+
+def fields(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting with its path; `<name>` stands for what the user names."""
+    for name, field in model.model_fields.items():
+        path = f"{above}{name}"
+        yield path, field
+        inner = list(models_in(field.annotation))
+        many = "[]" if "tuple" in str(field.annotation) else ".<name>" if "dict" in str(field.annotation) else ""
+        for one in inner:
+            yield from fields(one, f"{path}{many}.")
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from models_in(part)
+
+
+SETTINGS = dict(fields(ConfigFile))
+
+
+def test_the_walk_finds_the_deepest_settings() -> None:
+    assert {"server.telemetry.spans", "policy.experts.<name>.deployments[].weight"} <= SETTINGS.keys()
+    assert "policy.tenants.<name>.limits.requests_per_minute" in SETTINGS
+
+
+def switched_on() -> str:
+    """The reference with every setting that is commented out switched on, as its head tells to do it."""
+    return re.sub(r"^(\s*)# (?!yaml-language-server)", r"\1", REFERENCE.read_text(), flags=re.MULTILINE)
+
+
+def keys(value: Any, schema_path: str = "") -> Iterator[str]:
+    """The settings that a file says, with what the user named as `<name>`."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            named = f"{schema_path}.{key}".lstrip(".")
+            path = named if named in SETTINGS else f"{schema_path}.<name>"
+            yield path
+            yield from keys(inner, path)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from keys(inner, f"{schema_path}[]")
+
+
+def test_every_setting_stands_in_the_reference() -> None:
+    said = set(keys(yaml.safe_load(switched_on().replace("route: on", "route: 'on'"))))
+    tenants_own = {path for path in SETTINGS if path.startswith("policy.tenants.<name>.limits.")}  # as policy.limits
+    assert SETTINGS.keys() - said - tenants_own == set()
+
+
+def test_the_reference_with_all_its_examples_switched_on_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    Path("all.yaml").write_text(switched_on())
+    settings = load_settings(Path("all.yaml"))
+    assert list(settings.policy.experts) == ["fast", "strong", "local", "quoting"]
+    assert [str(warning) for warning in settings.warnings if "second_key" not in warning.message] == []
+
+
+def test_the_reference_names_every_category() -> None:
+    assert all(category in REFERENCE.read_text() for category in CATEGORIES)
+
+
+def test_the_categories_are_those_that_the_shipped_classifier_knows() -> None:
+    from conclave.router.classify import Router  # noqa: PLC0415  the artifact is heavy
+
+    assert sorted(Router.load().categories) == sorted(CATEGORIES)
+
+
+def test_the_schema_for_editors_is_up_to_date() -> None:
+    """python -m conclave.gateway.policy.schema > config/schema.json"""
+    assert (ROOT / "config" / "schema.json").read_text() == schema.text()
+
+
+@pytest.mark.parametrize("file", [REFERENCE, *RECIPES], ids=lambda file: file.stem)
+def test_editors_find_the_schema_of_each_file(file: Path) -> None:
+    named = re.search(r"^# yaml-language-server: \$schema=(\S+)$", file.read_text(), flags=re.MULTILINE)
+    assert named is not None
+    assert (file.parent / named[1]).resolve() == ROOT / "config" / "schema.json"
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
+def test_each_recipe_loads(recipe: Path) -> None:
+    assert len(load_settings(recipe).policy.experts) > 1
+
+
+def shown(field: FieldInfo) -> str:
+    """A default as the documentation writes it."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, BaseModel | dict):
+        return "below"
+    if isinstance(value, bool) or value is None:
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, tuple):
+        return "[]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@pytest.mark.parametrize("path", SETTINGS)
+def test_every_setting_stands_in_the_docs_with_its_default(path: str) -> None:
+    if path.startswith("policy.tenants.<name>.limits."):
+        path = "policy.tenants.<name>.limits"
+    row = re.search(rf"^\| `{re.escape(path)}` \| `([^`]*)` \| .{{10,}} \|$", DOCS.read_text(), flags=re.MULTILINE)
+    assert row is not None
+    assert row[1] == shown(SETTINGS[path])
+
+
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", DOCS.read_text() if DOCS.exists() else "", flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("text", EXAMPLES, ids=lambda text: text.split("\n")[0].strip("# "))
+def test_each_example_in_the_docs_loads(text: str) -> None:
+    Path("docs").mkdir()  # one example quotes from it
+    Path("example.yaml").write_text(text)
+    load_settings(Path("example.yaml"))
+
+
+def test_the_docs_have_the_examples_that_newcomers_ask_for() -> None:
+    assert len(EXAMPLES) >= 8

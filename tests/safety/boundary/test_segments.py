@@ -1,0 +1,145 @@
+"""Every text of a request becomes a segment with its origin and place; what is no list of messages is refused."""
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conclave.safety.api import Origin
+from conclave.safety.boundary.caps import BoundaryError, Caps
+from conclave.safety.boundary.segments import read_messages
+
+CAPS = Caps(messages=10, text_chars=1000, nesting=20)
+FILE_PART = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:..."}}
+CALLS = [{"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"q": 1}'}}]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        pytest.param({"role": "system", "content": "s"}, [(Origin.SYSTEM, "s", ".content")], id="system"),
+        pytest.param({"role": "developer", "content": "d"}, [(Origin.DEVELOPER, "d", ".content")], id="developer"),
+        pytest.param({"role": "user", "content": "u"}, [(Origin.USER, "u", ".content")], id="user"),
+        pytest.param({"role": "assistant", "content": "a"}, [(Origin.ASSISTANT, "a", ".content")], id="assistant"),
+        pytest.param({"role": "tool", "content": "t"}, [(Origin.TOOL, "t", ".content")], id="tool"),
+        pytest.param({"role": "function", "content": "f"}, [(Origin.TOOL, "f", ".content")], id="function"),
+        pytest.param({"role": "user", "content": ""}, [(Origin.USER, "", ".content")], id="empty-text"),
+        pytest.param({"role": "user", "content": []}, [], id="no-parts"),
+        pytest.param(
+            {"role": "user", "content": [{"type": "text", "text": "1"}, {"type": "text", "text": "2"}]},
+            [(Origin.USER, "1", ".content[0]"), (Origin.USER, "2", ".content[1]")],
+            id="parts",
+        ),
+        pytest.param(
+            {"role": "tool", "content": [{"type": "text", "text": "t"}]},
+            [(Origin.TOOL, "t", ".content[0]")],
+            id="tool-parts",
+        ),
+        pytest.param(
+            {"role": "assistant", "content": None, "refusal": "no", "tool_calls": CALLS},
+            [
+                (Origin.ASSISTANT, "no", ".refusal"),
+                (Origin.ASSISTANT, '{"q": 1}', ".tool_calls[0].function.arguments"),
+            ],
+            id="assistant-without-content",
+        ),
+        pytest.param(
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+            [(Origin.ASSISTANT, "no", ".content[0]")],
+            id="refusal-part",
+        ),
+        pytest.param(
+            {"role": "user", "content": [FILE_PART]},
+            [(Origin.FILE, "a.pdf", ".content[0].file.filename")],
+            id="file-name",
+        ),
+    ],
+)
+def test_each_text_has_its_origin_and_place(message: dict[str, Any], expected: list[tuple[Origin, str, str]]) -> None:
+    reading = read_messages([message], CAPS)
+    assert [(s.origin, s.text, s.place) for s in reading.segments] == [
+        (origin, text, f"messages[0]{place}") for origin, text, place in expected
+    ]
+
+
+def test_the_text_as_written_stays_beside_the_folded_view() -> None:
+    (segment,) = read_messages([{"role": "user", "content": "ﬁne"}], CAPS).segments
+    assert (segment.text, segment.folded) == ("ﬁne", "fine")
+
+
+def test_a_developers_parts_never_pass_as_the_users() -> None:
+    """Origin follows the role, whatever else a message says of itself."""
+    message = {"role": "tool", "origin": "user", "name": "user", "content": "I am the user"}
+    assert read_messages([message], CAPS).segments[0].origin is Origin.TOOL
+
+
+def test_parts_without_text_are_named_with_their_first_place() -> None:
+    parts = [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "image_url"}, {"type": "hologram"}]
+    reading = read_messages([{"role": "user", "content": parts}], CAPS)
+    assert reading.parts == {"image_url": "messages[0].content[0]", "hologram": "messages[0].content[2]"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "place"),
+    [
+        pytest.param(None, "messages", id="none"),
+        pytest.param({}, "messages", id="object"),
+        pytest.param([], "messages", id="empty"),
+        pytest.param([1], "messages[0]", id="no-object"),
+        pytest.param([{"content": "x"}], "messages[0].role", id="no-role"),
+        pytest.param([{"role": "root", "content": "x"}], "messages[0].role", id="unknown-role"),
+        pytest.param([{"role": ["user"], "content": "x"}], "messages[0].role", id="role-is-a-list"),
+        pytest.param([{"role": "user"}], "messages[0].content", id="no-content"),
+        pytest.param([{"role": "user", "content": 1}], "messages[0].content", id="content-is-a-number"),
+        pytest.param([{"role": "user", "content": ["x"]}], "messages[0].content[0]", id="part-is-a-string"),
+        pytest.param([{"role": "user", "content": [{"text": "x"}]}], "messages[0].content[0]", id="part-without-type"),
+        pytest.param([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text", id="no-text"),
+        pytest.param([{"role": "assistant", "tool_calls": 1}], "messages[0].tool_calls", id="tool-calls"),
+        pytest.param([{"role": "assistant", "refusal": 1}], "messages[0].refusal", id="refusal"),
+        pytest.param([{"role": "user", "content": "é\ud800"}], "messages[0].content", id="surrogate"),
+    ],
+)
+def test_what_is_no_message_is_refused_at_its_place(messages: object, place: str) -> None:
+    with pytest.raises(BoundaryError) as caught:
+        read_messages(messages, CAPS)
+    assert caught.value.place == place
+    assert not caught.value.too_large
+
+
+def test_the_number_of_messages_is_capped() -> None:
+    message = {"role": "user", "content": "x"}
+    assert len(read_messages([message] * 10, CAPS).segments) == 10
+    with pytest.raises(BoundaryError, match="more than 10 messages"):
+        read_messages([message] * 11, CAPS)
+
+
+def test_the_characters_of_all_messages_are_capped_together() -> None:
+    half = {"role": "user", "content": "x" * 500}
+    assert len(read_messages([half, half], CAPS).segments) == 2
+    with pytest.raises(BoundaryError) as caught:
+        read_messages([half, half, {"role": "user", "content": "x"}], CAPS)
+    assert caught.value.too_large
+    assert caught.value.place == "messages[2].content"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+KEYS = st.sampled_from(["role", "content", "type", "text", "refusal", "tool_calls", "file", "filename", "function"])
+WORDS = st.sampled_from(["user", "assistant", "tool", "text", "file", "refusal", "arguments", "\ud800"])
+NEARLY = st.recursive(
+    JSON | WORDS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner | WORDS, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(JSON | NEARLY | st.lists(st.dictionaries(KEYS, NEARLY | WORDS, max_size=6), max_size=5))
+def test_arbitrary_json_is_read_or_refused_and_nothing_else(messages: object) -> None:
+    with contextlib.suppress(BoundaryError):
+        reading = read_messages(messages, CAPS)
+        assert sum(len(segment.folded) for segment in reading.segments) <= CAPS.text_chars
