@@ -1,7 +1,7 @@
 """The command `conclave`: it knows its commands by name and one line each, and imports a room's only to run it."""
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -159,10 +159,14 @@ def _hand_to_audit(context: click.Context, args: list[str]) -> None:
             context.meta[KEEP_DAYS] = load_settings().policy.audit.keep_days
 
 
-def _witnessed(url: str) -> "Iterable[Witnessed]":
+def _witnessed(url: str) -> "Iterator[Witnessed]":
     from conclave.gateway.followers.audit_table import witnessed  # noqa: PLC0415  SQLAlchemy, 0.6 s
+    from conclave.gateway.state.sql import StateError  # noqa: PLC0415
 
-    return witnessed(url)
+    try:
+        yield from witnessed(url)
+    except StateError as error:
+        raise click.ClickException(str(error)) from error
 
 
 if __name__ == "__main__":

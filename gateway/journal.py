@@ -150,8 +150,9 @@ class Journal:
         """Begin the next segment: a new day, so that days can be pruned, or this one is full."""
         if self._segment.size_bytes:
             path = self.folder / segment_name(self.chain, self._state.rows)
+            following = SegmentWriter(path, write=self._options.write)
             self._full.append(self._segment)
-            self._segment = SegmentWriter(path, write=self._options.write)
+            self._segment = following
 
     def _keep(self, row: Mapping[str, Any]) -> None:
         if len(self._kept) < KEPT_ROWS:
@@ -210,8 +211,9 @@ class Journal:
             at = stamp(self._options.now())
             claim = heads.Claim(chain=self.chain, rows=state.rows, head=state.head, closed=closed, at=at)
             n, digest = file.sign(claim, self._key)
-            self._signed_rows, self._signed_s = state.rows, self._options.now_s()
-            self._to_witness = {"n": n, "hash": digest}
+            with self._lock:
+                self._signed_rows, self._signed_s = state.rows, self._options.now_s()
+                self._to_witness = {"n": n, "hash": digest}
 
     def close(self) -> None:
         """Write the closing row and sign it: nothing can be cut off this chain unseen any more. Idempotent."""

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 import click
 
@@ -35,7 +35,7 @@ def classify(file: str, field: str) -> None:
     from conclave.router.classify import Router  # noqa: PLC0415
 
     model = Router.load()
-    out = click.get_binary_stream("stdout")
+    out = sys.stdout.buffer
     bad = 0
     with _lines(file) as lines:
         for number, line in enumerate(tqdm(lines, unit=" rows", disable=None, file=sys.stderr), start=1):
@@ -43,9 +43,7 @@ def classify(file: str, field: str) -> None:
                 continue
             try:
                 row = read_row(line)
-                text = row.get(field)
-                if not isinstance(text, str):
-                    raise ValueError(f"no text under {field!r}" if text is None else f"{field!r} is no string")
+                text = text_of(row, field)
             except ValueError as error:
                 bad += 1
                 click.echo(f"{file}: line {number}: {error}", err=True)
@@ -97,6 +95,16 @@ def read_row(line: bytes) -> dict[str, object]:
     return row
 
 
+def text_of(row: dict[str, object], field: str) -> str:
+    """The row's text; raises ValueError."""
+    if field not in row:
+        raise ValueError(f"no {field!r}")
+    text = row[field]
+    if not isinstance(text, str):
+        raise ValueError(f"{field!r} is no string")  # noqa: TRY004  a wrong row, not a wrong call
+    return text
+
+
 def as_row(name: object, found: Classification) -> dict[str, object]:
     """What `classify` writes for a row."""
     return {
@@ -111,10 +119,16 @@ def as_row(name: object, found: Classification) -> dict[str, object]:
 @contextmanager
 def _lines(file: str) -> Iterator[IO[bytes]]:
     if file == "-":
-        yield click.get_binary_stream("stdin")
+        yield sys.stdin.buffer
         return
     try:
-        with gzip.open(file, "rb") if file.endswith(".gz") else Path(file).open("rb") as lines:
-            yield lines  # type: ignore[misc]  # GzipFile reads as a binary file does
+        with _open(file) as lines:
+            yield lines
+    except BrokenPipeError:
+        raise  # the reader of our output left: click knows what to do
     except (OSError, EOFError) as error:
         raise click.ClickException(f"{file}: {error}") from error
+
+
+def _open(file: str) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(file, "rb")) if file.endswith(".gz") else Path(file).open("rb")

@@ -53,6 +53,11 @@ class Tokens:
             found += self._learn(run) if known is None else known
         return found
 
+    @property
+    def remembered(self) -> int:
+        """How many words the memo holds now."""
+        return len(self._memo)
+
     def strings(self, ids: Iterable[int]) -> list[str]:
         """What the ids stand for, for a person."""
         return [self._tokenizer.id_to_token(token) or "" for token in ids]
@@ -120,7 +125,8 @@ class StaticEncoder:
             return np.zeros(self.dimensions, dtype=np.float32)
         total = np.add.reduce(self._shifted(ids), axis=0) * np.float32(RESCALE)  # [256]
         length = np.sqrt(total.dot(total))
-        return total / length if length > 0 else total
+        vector: NDArray[np.float32] = total / length if length > 0 else total
+        return vector
 
     def token_vectors(self, ids: Sequence[int]) -> "NDArray[np.float32]":
         """The tokens' own vectors, [tokens, 256] fp32; their sum, normalised, is the text's."""

@@ -7,6 +7,7 @@ cues listed are the largest of those shares, not a guess made afterwards.
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from conclave.router.api import Classification
@@ -36,8 +37,8 @@ class Explanation:
     cues: tuple[Cue, ...]
 
 
-def explain(router: "Router", text: str) -> Explanation:
-    """The strongest cues between the winner and the runner-up."""
+def explain(router: "Router", text: str, *, cues: int = CUES) -> Explanation:
+    """The `cues` strongest cues between the winner and the runner-up."""
     reading = router.read(text)
     classification = router.decide(reading)
     first = router.categories.index(classification.category)
@@ -45,7 +46,7 @@ def explain(router: "Router", text: str) -> Explanation:
     shares: defaultdict[str, float] = defaultdict(float)
     for name, share in _shares(router, reading, first, second):
         shares[name] += share / router.temperature
-    strongest = sorted(shares.items(), key=lambda item: (-abs(item[1]), item[0]))[:CUES]
+    strongest = sorted(shares.items(), key=lambda item: (-abs(item[1]), item[0]))[:cues]
     return Explanation(classification, tuple(Cue(name, weight) for name, weight in strongest if weight))
 
 
@@ -64,13 +65,13 @@ def _shares(router: "Router", reading: "Reading", first: int, second: int) -> It
     direction = weights.vector[:, first] - weights.vector[:, second]
     for word, share in zip(words, _token_shares(router, ids, lexical, direction), strict=True):
         yield f"“{word}”", share
-    neighbours = zip(words, words[1:], strict=False)
+    neighbours = pairwise(words)
     named = [f"“{left} {right}”" if left != right else f"“{left}”" for left, right in neighbours]
     opening, closing = ends(tokens, vocabulary)
     named += [f"begins with “{word}”" for word in words[: len(opening)]]
     named += [f"ends with “{word}”" for word in words[-len(closing) :]]
     every = np.concatenate((pairs(tokens, vocabulary), opening, closing)).tolist()
-    for code, name in {code: name for code, name in zip(reversed(every), reversed(named), strict=True)}.items():
+    for code, name in dict(zip(reversed(every), reversed(named), strict=True)).items():
         yield name, float(lexical[code])
 
 

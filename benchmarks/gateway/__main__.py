@@ -128,7 +128,7 @@ def _recording(pid: int, seconds: int, out: Path) -> "subprocess.Popen[bytes]":
     if found is None:
         raise click.ClickException("py-spy is not installed: pip install py-spy")
     flags = ["--rate", str(SAMPLES_PER_S), "--duration", str(seconds - 1), "--output", str(out)]
-    return subprocess.Popen([found, "record", "--pid", str(pid), *flags])  # noqa: S603  found above
+    return subprocess.Popen([found, "record", "--pid", str(pid), *flags])
 
 
 def _warn_if_busy() -> None:

@@ -85,7 +85,7 @@ def _note_start(server: Server, results: Results) -> None:
 def import_cpu_s(module: str) -> float:
     """CPU seconds that importing the module takes in a fresh interpreter (its byte code is compiled already)."""
     command = [sys.executable, "-c", IMPORT_PROBE.format(module=module)]
-    return float(subprocess.check_output(command, cwd=ROOT))  # noqa: S603  our own interpreter, our own module
+    return float(subprocess.check_output(command, cwd=ROOT))
 
 
 def _note_load(server: Server, load: Load, seconds: int, results: Results) -> None:

@@ -72,7 +72,7 @@ def running(target: Target) -> Generator[Server, None, None]:
     """Start the target, wait until it is ready, end it on the way out."""
     with tempfile.TemporaryFile() as log:
         begun_s = time.perf_counter()
-        process = subprocess.Popen(  # noqa: S603  the command is the target's own
+        process = subprocess.Popen(
             target.command, cwd=ROOT, env={**os.environ, **target.env}, stdout=log, stderr=subprocess.STDOUT
         )
         server = Server(target, process, log)

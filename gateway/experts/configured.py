@@ -10,7 +10,7 @@ from conclave.gateway.experts.api import Expert
 from conclave.gateway.experts.deployment import Deployment
 from conclave.gateway.experts.endpoint import TimeLimits
 from conclave.gateway.experts.openai_http import HttpSessions, OpenAIExpert
-from conclave.gateway.experts.pool import Pool
+from conclave.gateway.experts.pool import Pool, PoolEntry
 from conclave.gateway.policy.document import DeploymentSettings, ExpertSettings, PolicyDocument
 
 
@@ -18,7 +18,12 @@ def configured(policy: PolicyDocument, environ: Mapping[str, str], sessions: Htt
     """The pool of a completed policy. Raises OSError for a key file that cannot be read."""
     return Pool(
         {
-            name: _deployments(name, expert, environ, sessions)
+            name: PoolEntry(
+                deployments=_deployments(name, expert, environ, sessions),
+                transport_retries=expert.transport_retries,
+                failures_to_open=expert.breaker.failures,
+                open_s=expert.breaker.open_s,
+            )
             for name, expert in policy.experts.items()
         }
     )

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
 from conclave.gateway.followers.api import Row
-from conclave.gateway.state.sql import Database, keep_new, replace
+from conclave.gateway.state.sql import Database, StateError, keep_new, replace
 from conclave.gateway.state.tables import audit_rows, follower_positions
 from conclave.safety.audit.witness import Witnessed
 
@@ -42,7 +43,7 @@ class AuditTable:
 
 
 def witnessed(url: str) -> Iterator[Witnessed]:
-    """What the table in this database remembers of the chains, in their order."""
+    """What the table in this database remembers of the chains, in their order. Raises StateError."""
     database = Database(url)
     try:
         at = audit_rows.c
@@ -50,6 +51,8 @@ def witnessed(url: str) -> Iterator[Witnessed]:
         with database.read() as connection:
             for row in connection.execute(statement.execution_options(yield_per=FETCH_ROWS)):
                 yield Witnessed(row.chain, row.seq, row.hash)
+    except SQLAlchemyError as error:
+        raise StateError(f"cannot read the audit table in {database}") from error
     finally:
         database.close()
 

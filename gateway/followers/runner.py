@@ -68,9 +68,9 @@ class FollowerThread:
     def _round(self) -> int:
         """One look; the most rows that a follower got."""
         for tick in self._ticks:
-            _safely(tick, "followers.tick_failed")
+            _safely(tick, doing="tick")
         if self._journal.sign_due:
-            _safely(self._journal.sign_head, "journal.sign_failed")
+            _safely(self._journal.sign_head, doing="sign")
         return max([course.step() for course in self._courses], default=0)
 
 
@@ -153,8 +153,8 @@ class Course:
         return 0
 
 
-def _safely(act: Callable[[], None], event: str) -> None:
+def _safely(act: Callable[[], None], *, doing: str) -> None:
     try:
         act()
     except Exception as error:  # noqa: BLE001  the thread's edge: signing or a tick is tried again at the next look
-        log.error(event, error=type(error).__name__)
+        log.error("followers.act_failed", doing=doing, error=type(error).__name__)

@@ -7,7 +7,7 @@ only when it starts.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -33,7 +33,10 @@ class Database:
         """Raises StateError if the URL names no kind of database that can be used here."""
         try:
             self._url = make_url(url)
-            self.is_sqlite = self._url.get_backend_name() == "sqlite"
+            kind = self._url.get_backend_name()
+            if kind not in {"sqlite", "postgresql"}:
+                raise StateError(f"{kind} is not supported: SQLite and PostgreSQL are")
+            self.is_sqlite = kind == "sqlite"
             self._engine = create_engine(self._url, pool_pre_ping=not self.is_sqlite)
         except ModuleNotFoundError as error:
             raise StateError(f"{error.name} is not installed: pip install 'conclave-gateway[postgres]'") from error
@@ -41,8 +44,6 @@ class Database:
             raise StateError(
                 "server.database_url is no URL of a database (sqlite:///FILE, postgresql://...)"
             ) from error
-        if self._url.get_backend_name() not in {"sqlite", "postgresql"}:
-            raise StateError(f"{self._url.get_backend_name()} is not supported: SQLite or PostgreSQL are")
         if self.is_sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
@@ -110,12 +111,17 @@ class Database:
         self._engine.dispose()
 
     def _create_private_file(self) -> None:
-        """The file and its folder, readable by this user alone (SQLite gives its side files the same mode)."""
+        """The file and its folder, readable by this user alone (SQLite gives its side files the same mode).
+
+        A file that is there is never opened: closing it would drop the locks that SQLite holds on it in this process
+        (POSIX), and another process would then delete the write-ahead log under our connections.
+        """
         if not self._url.database or self._url.database == ":memory:":
             return
         path = Path(self._url.database)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def keep_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -21,16 +21,25 @@ from conclave.router.train.vary import disturb
 TEMPLATES: Final = Path(__file__).parent / "templates"
 SOURCE: Final = "conclave_chat"
 NOISE_SOURCE: Final = "conclave_noise"
-PROMPTS_PER_CATEGORY: Final = 1500
-NOISE_TEXTS: Final = 40  # each once under every label: what says nothing must decide nothing
+PROMPTS_PER_CATEGORY: Final = 1000
+NOISE_TEXTS: Final = 60  # each once under every label: what says nothing must decide nothing
 ASK_SHARE: Final = 0.35  # of a category's prompts, if it has topics
 WRAP_SHARE: Final = 0.25
 DISTURB_SHARE: Final = 0.40
+REPEAT_SHARE: Final = 0.25  # of the noise is one character again and again
 DEPTH: Final = 6  # slots inside slots
 
 _CHOICE: Final = re.compile(r"\{([^{}]*)\}")
 _SLOT: Final = re.compile(r"<([a-z]+)>")
-_NOISE: Final = "abcdefghijklmnopqrstuvwxyz0123456789 \t.,;:!?-_/\\+=*#@%&()[]{}<>|~^`'\"\x00\x01\x07\x1b\x7fÿþ\ufffd…"
+_KEYS: Final = "abcdefghijklmnopqrstuvwxyz0123456789 \t.,;:!?-_/\\+=*#@%&()[]{}<>|~^`'\""
+_NOISES: Final = (
+    _KEYS,
+    "abcdef0123456789",
+    "0123456789",
+    " \n\t?.!",
+    "".join(map(chr, range(256))),  # what a binary file looks like, read as Latin-1
+    "\x00\x01\x02\x03\x07\x1b\x7f[0m\ufffd",
+)
 
 
 class Theme(msgspec.Struct, frozen=True):
@@ -70,13 +79,12 @@ def chat_rows(seed: int, prompts_per_category: int = PROMPTS_PER_CATEGORY) -> It
 
 
 def noise(draw: Random) -> str:
-    """A text without meaning: nothing, blanks, one character, repetition, binary-like, digits."""
+    """A text without meaning: nothing, blanks, one character, repetition, digits, binary-like."""
     size = draw.choice((0, 1, 1, 2, 4, 8, 20, 60, 200, 600))
-    kind = draw.randrange(4)
-    if kind == 0:
-        return draw.choice(_NOISE) * size
-    alphabet = _NOISE if kind == 1 else "abcdef0123456789" if kind == 2 else " \n\t?.!"  # noqa: PLR2004  the kinds
-    return "".join(draw.choice(alphabet) for _ in range(size))
+    alphabet = draw.choice(_NOISES)
+    if draw.random() < REPEAT_SHARE:
+        return draw.choice(alphabet) * size
+    return "".join(draw.choices(alphabet, k=size))
 
 
 def _prompt(theme: Theme, frames: Frames, draw: Random) -> str:

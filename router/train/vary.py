@@ -6,9 +6,9 @@ from typing import Final
 
 _OPTIONS: Final = re.compile(r"\n\(?[A-J][.)] .*", re.DOTALL)
 _NEIGHBOURS: Final = {
-    "a": "sqz", "b": "vn", "c": "xv", "d": "sfe", "e": "wrd", "f": "dgr", "g": "fht", "h": "gjy", "i": "uok", "j": "hku",
-    "k": "jli", "l": "ko", "m": "n", "n": "bm", "o": "ipl", "p": "o", "q": "wa", "r": "etf", "s": "adw", "t": "ryg",
-    "u": "yij", "v": "cb", "w": "qes", "x": "zc", "y": "tu", "z": "xa",
+    "a": "sqz", "b": "vn", "c": "xv", "d": "sfe", "e": "wrd", "f": "dgr", "g": "fht", "h": "gjy", "i": "uok",
+    "j": "hku", "k": "jli", "l": "ko", "m": "n", "n": "bm", "o": "ipl", "p": "o", "q": "wa", "r": "etf", "s": "adw",
+    "t": "ryg", "u": "yij", "v": "cb", "w": "qes", "x": "zc", "y": "tu", "z": "xa",
 }  # fmt: skip
 _SHORTHAND: Final = {
     "you": "u", "are": "r", "please": "pls", "because": "cuz", "what is": "whats", "don't": "dont", "I'm": "im",

@@ -23,8 +23,8 @@ from conclave.safety.audit.prune import prune
 from conclave.safety.audit.verify import verify
 from conclave.safety.audit.witness import NOTHING, Witnessed
 
-TABLES: Final = "conclave.audit.open_table"
-KEEP_DAYS: Final = "conclave.audit.keep_days"
+TABLES: Final = "audit: open a table"
+KEEP_DAYS: Final = "audit: days to keep"
 OpenTable = Callable[[str], Iterable[Witnessed]]  # by URL; ordered by chain, then seq
 DATE: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 PUBLIC_KEY: Final = click.option(

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from conftest import Gateway, ask, until
+from processes import Gateway, ask, until
 
 DEEP: Any = "x"
 for _ in range(200):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import UPSTREAM, Gateway, Process, ask, config, free_port, launch, until
+from processes import UPSTREAM, Gateway, Process, ask, config, free_port, launch, until
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-from conftest import Gateway
+from processes import Gateway
 
 
 @pytest.fixture

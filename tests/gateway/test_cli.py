@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from conclave.gateway.cli import COMMANDS, LazyGroup, main
 from conclave.gateway.state.sql import Database
 from conclave.gateway.state.tables import REVISION
+from conclave.safety.audit.keys import KEY_FILE, SigningKey
 
 HEAVY = ("sqlalchemy", "fastapi", "pydantic", "structlog", "uvicorn", "numpy", "msgspec", "cryptography")
 
@@ -64,6 +65,30 @@ def test_a_configuration_that_cannot_be_used_ends_the_start(tmp_path: Path) -> N
     assert ran.exit_code == 1
     assert "prot" in ran.output
     assert "Traceback" not in ran.output
+
+
+def test_audit_verify_asks_the_table_through_the_mounted_command(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "keys").mkdir()
+    SigningKey.open(tmp_path / KEY_FILE)
+    verify = ["audit", "--state-dir", str(tmp_path), "verify", "--table"]
+    Database.of(None, tmp_path).open().close()
+    good = CliRunner().invoke(main, [*verify, f"sqlite:///{tmp_path / 'conclave.db'}"])
+    assert good.exit_code == 0, good.output
+    bad = CliRunner().invoke(main, [*verify, "mysql://x/y"])
+    assert (bad.exit_code, "not" in bad.output) == (1, True)
+
+
+def test_audit_prune_takes_the_policys_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conclave.yaml").write_text("policy:\n  audit:\n    keep_days: 30\n")
+    (tmp_path / "journal").mkdir()
+    SigningKey.open(tmp_path / KEY_FILE)
+    prune = ["audit", "--state-dir", str(tmp_path), "prune"]
+    monkeypatch.setenv("CONCLAVE_CONFIG", "/dev/null")
+    assert "--keep-days" in CliRunner().invoke(main, prune).output
+    monkeypatch.setenv("CONCLAVE_CONFIG", str(tmp_path / "conclave.yaml"))
+    pruned = CliRunner().invoke(main, prune)
+    assert pruned.exit_code == 0, pruned.output
 
 
 def serve(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -159,6 +159,21 @@ def test_a_full_segment_is_followed_by_another(bench: Bench) -> None:
     assert (bench.verify().faults, bench.verify().notes) == ([], [])
 
 
+def test_a_next_segment_that_cannot_be_made_leaves_this_one_in_use(bench: Bench) -> None:
+    """As when the disk has no room for another file: here something stands in its place."""
+    bench.journal.append({"kind": "call", "time": "2026-03-01T00:00:00.000000Z"})
+    blocked = bench.folder / f"{bench.journal.chain}.{2:012d}.jsonl"
+    blocked.mkdir()
+    with pytest.raises(Unavailable):
+        bench.journal.append({"kind": "call", "time": "2026-03-02T00:00:00.000000Z"})
+    bench.journal.sign_head()
+    blocked.rmdir()
+    bench.clock.advance(1)
+    bench.journal.ready()
+    bench.journal.close()
+    assert (bench.verify().faults, bench.verify().notes, bench.verify().rows) == ([], [], 4)
+
+
 def test_a_lone_surrogate_does_not_stop_the_record(bench: Bench) -> None:
     row = {"kind": "call", "time": "2026-03-01T00:00:00.000000Z", "model": "\ud800", "more": [{"x": "\udfff"}]}
     assert bench.journal.append(row) == 1

@@ -70,7 +70,8 @@ class RawServer:
     async def __aexit__(self, *error: object) -> None:
         self._server.close()
         for writer in self._writers:
-            writer.transport.abort()
+            if not writer.transport.is_closing():
+                writer.transport.abort()
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -21,7 +21,8 @@ USUAL = st.lists(
 def reference(stream: bytes) -> list[bytes]:
     """WHATWG HTML, 9.2.6, a line at a time; events without data are dropped, an unfinished last event too."""
     stream = stream.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    payloads, values = [], []
+    payloads: list[bytes] = []
+    values: list[bytes] = []
     for line in stream.split(b"\n")[:-1]:
         if not line:
             if payload := b"\n".join(values):

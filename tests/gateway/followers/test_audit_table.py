@@ -8,7 +8,7 @@ from sqlalchemy import select, text
 
 from conclave.gateway.followers.api import Row
 from conclave.gateway.followers.audit_table import AuditTable, witnessed
-from conclave.gateway.state.sql import Database
+from conclave.gateway.state.sql import Database, StateError
 from conclave.gateway.state.tables import audit_rows
 from conclave.safety.audit.witness import Witnessed
 
@@ -88,3 +88,9 @@ def test_what_it_remembers_is_in_the_order_of_the_chains(
         Witnessed("c", 1, "hash1"),
         Witnessed("d", 0, "hash0"),
     ]
+
+
+def test_a_database_without_the_table_is_no_witness(tmp_path: Path) -> None:
+    """It must not be taken for one that remembers nothing."""
+    with pytest.raises(StateError, match="cannot read the audit table"):
+        list(witnessed(f"sqlite:///{tmp_path / 'empty.db'}"))

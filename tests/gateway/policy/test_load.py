@@ -31,6 +31,9 @@ def problems(text: str) -> list[str]:
     [
         pytest.param("sever: {}", "c.yaml:1: sever: unknown key; did you mean 'server'?", id="half"),
         pytest.param("server:\n  prot: 1", "c.yaml:2: server.prot: unknown key; did you mean 'port'?", id="setting"),
+        pytest.param(
+            "server:\n  prot:\n", "c.yaml:2: server.prot: unknown key; did you mean 'port'?", id="without-value"
+        ),
         pytest.param("server:\n  port: x", "c.yaml:2: server.port: should be a valid integer", id="type"),
         pytest.param("server:\n  port: 99999", "c.yaml:2: server.port: should be less than", id="range"),
         pytest.param("server: 1", "c.yaml:1: server: must be a mapping", id="half-is-a-number"),

@@ -1,0 +1,49 @@
+"""`next_step`: fallback and abstaining in one pure function."""
+
+import pytest
+
+from conclave.router.api import Classification, Decision, NoStepLeft, Outcome, Step, next_step
+
+FIRST, SECOND, THIRD = Step("code", "category"), Step("general", "fallback"), Step("local", "fallback")
+DECISION = Decision(steps=(FIRST, SECOND, THIRD), reason="category", row="code")
+FAILED = Outcome(accepted=False, error="no answer")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [([], FIRST), ([FAILED], SECOND), ([FAILED, FAILED], THIRD)],
+    ids=["nothing tried", "one failed", "two failed"],
+)
+def test_steps_are_taken_in_the_decisions_order(outcomes: list[Outcome], expected: Step) -> None:
+    assert next_step(DECISION, outcomes, shown=False) == expected
+
+
+def test_no_step_is_left_after_the_last() -> None:
+    with pytest.raises(NoStepLeft):
+        next_step(DECISION, [FAILED, FAILED, FAILED], shown=False)
+
+
+def test_a_decision_without_steps_has_none_to_take() -> None:
+    with pytest.raises(NoStepLeft):
+        next_step(Decision(steps=(), reason="none", row="default"), [], shown=False)
+
+
+@pytest.mark.parametrize("outcomes", [[], [FAILED]], ids=["first", "second"])
+def test_nobody_else_is_asked_once_the_client_has_seen_a_word(outcomes: list[Outcome]) -> None:
+    with pytest.raises(NoStepLeft):
+        next_step(DECISION, outcomes, shown=True)
+
+
+def test_a_final_outcome_ends_the_search_although_steps_are_left() -> None:
+    with pytest.raises(NoStepLeft):
+        next_step(DECISION, [Outcome(accepted=False, error="the request is invalid", final=True)], shown=False)
+
+
+def test_the_same_arguments_give_the_same_step() -> None:
+    """A decision can be replayed: nothing but the arguments counts."""
+    assert next_step(DECISION, [FAILED], shown=False) is next_step(DECISION, (FAILED,), shown=False)
+
+
+def test_the_runner_up_is_the_second_most_probable_category() -> None:
+    probabilities = {"law": 0.2, "code": 0.7, "math": 0.1}
+    assert Classification("code", 0.7, unsure=False, probabilities=probabilities).runner_up == "law"
