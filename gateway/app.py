@@ -36,9 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
 
     spans = native(enabled=settings.server.telemetry.spans)
-    app = FastAPI(
-        title="Conclave", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, telemetry=spans
-    )
+    app = FastAPI(title="Conclave", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, telemetry=spans)
     app.state.draining = False
 
     def replica() -> Replica:

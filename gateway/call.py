@@ -122,8 +122,6 @@ class Head(Protocol):
     def authorization(self) -> str | None: ...
     @property
     def source(self) -> str: ...  # the peer's address, without the port
-    @property
-    def content_length(self) -> int | None: ...
 
 
 class Source(Protocol):
@@ -154,7 +152,17 @@ class Reply:
     closing chunk (finish reason, usage), so that the last chunk carries the `conclave` object.
     """
 
-    __slots__ = ("_absorb_usage", "_digest", "_held", "finish_reason", "model", "shown", "shown_bytes", "stream", "usage")
+    __slots__ = (
+        "_absorb_usage",
+        "_digest",
+        "_held",
+        "finish_reason",
+        "model",
+        "shown",
+        "shown_bytes",
+        "stream",
+        "usage",
+    )
 
     def __init__(self, *, stream: bool, include_usage: bool, digest_key: bytes) -> None:
         self.stream = stream

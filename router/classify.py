@@ -41,7 +41,7 @@ class Head(msgspec.Struct, frozen=True):
 class Weights:
     """The linear model: one column a category."""
 
-    codes: "NDArray[np.float16]"  # [codes, categories]
+    codes: "NDArray[np.float32]"  # [codes, categories], in the file as half floats
     vector: "NDArray[np.float32]"  # [256, categories]
     surface: "NDArray[np.float32]"  # [measures, categories]
     bias: "NDArray[np.float32]"  # [categories]
@@ -79,6 +79,7 @@ class Router:
         tensors = load_file(folder / CLASSIFIER_FILES[0])
         if head.features != FEATURES or len(tensors["codes"]) != code_space(encoder.vocabulary):
             raise ValueError(f"the classifier in {folder} was made for features {head.features!r}, not {FEATURES!r}")
+        tensors["codes"] = tensors["codes"].astype("float32")
         return cls(encoder, head, Weights(**tensors), digest=artifacts_digest(folder))
 
     @property
@@ -140,7 +141,7 @@ class Router:
         weights = self._weights
         scores = weights.bias + reading.vector @ weights.vector + reading.surface @ weights.surface  # [categories]
         if len(reading.codes):
-            lexical = weights.codes.take(reading.codes, axis=0).sum(axis=0, dtype=np.float32)  # [categories]
+            lexical = weights.codes.take(reading.codes, axis=0).sum(axis=0)  # [categories]
             scores += lexical * np.float32(evidence(len(reading.codes)))
         found: list[float] = scores.tolist()
         return found

@@ -41,7 +41,7 @@ class Tokens:
     def __init__(self, file: Path) -> None:
         from tokenizers import Tokenizer  # noqa: PLC0415  an import that a process without a router need not pay
 
-        self._tokenizer = Tokenizer.from_file(str(file))
+        self._tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
         self._memo: dict[str, list[int]] = {}
 
     def ids(self, text: str) -> list[int]:

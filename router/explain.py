@@ -61,16 +61,16 @@ def _shares(router: "Router", reading: "Reading", first: int, second: int) -> It
 
     tokens = np.array(ids, dtype=np.int64)
     vocabulary, words = router.encoder.vocabulary, _words(router.encoder.tokens.strings(ids))
-    lexical = (weights.codes[:, first].astype(np.float32) - weights.codes[:, second]) * evidence(len(reading.codes))
+    lexical = (weights.codes[:, first] - weights.codes[:, second]) * evidence(len(reading.codes))
     direction = weights.vector[:, first] - weights.vector[:, second]
     for word, share in zip(words, _token_shares(router, ids, lexical, direction), strict=True):
         yield f"“{word}”", share
     neighbours = pairwise(words)
     named = [f"“{left} {right}”" if left != right else f"“{left}”" for left, right in neighbours]
-    opening, closing = ends(tokens, vocabulary)
+    opening, closing = ends(ids, vocabulary)
     named += [f"begins with “{word}”" for word in words[: len(opening)]]
     named += [f"ends with “{word}”" for word in words[-len(closing) :]]
-    every = np.concatenate((pairs(tokens, vocabulary), opening, closing)).tolist()
+    every = [*pairs(tokens, vocabulary).tolist(), *opening, *closing]
     for code, name in dict(zip(reversed(every), reversed(named), strict=True)).items():
         yield name, float(lexical[code])
 

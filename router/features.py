@@ -37,8 +37,9 @@ def codes(ids: Sequence[int], vocabulary: int) -> "NDArray[np.int64]":
     """Distinct lexical features of a text's token ids, sorted; tokens first, then pairs, then both ends."""
     import numpy as np  # noqa: PLC0415
 
-    tokens = np.array(ids, dtype=np.int64)
-    every = np.concatenate((tokens, pairs(tokens, vocabulary), *ends(tokens, vocabulary)))
+    opening, closing = ends(ids, vocabulary)
+    singles = np.array([*ids, *opening, *closing], dtype=np.int64)
+    every = np.concatenate((singles, pairs(singles[: len(ids)], vocabulary)))
     every.sort()
     keep = np.ones(len(every), dtype=bool)
     np.not_equal(every[1:], every[:-1], out=keep[1:])
@@ -50,11 +51,11 @@ def pairs(tokens: "NDArray[np.int64]", vocabulary: int) -> "NDArray[np.int64]":
     return ((tokens[:-1] * 1_000_003 + tokens[1:] * 8191) >> 3) % PAIR_BUCKETS + vocabulary
 
 
-def ends(tokens: "NDArray[np.int64]", vocabulary: int) -> tuple["NDArray[np.int64]", "NDArray[np.int64]"]:
+def ends(ids: Sequence[int], vocabulary: int) -> tuple[list[int], list[int]]:
     """Codes of the first and of the last `END_TOKENS` tokens."""
     start = vocabulary + PAIR_BUCKETS
-    opening = (tokens[:END_TOKENS] * 2 * 2_654_435_761 >> 7) % END_BUCKETS + start
-    closing = ((tokens[-END_TOKENS:] * 2 + 1) * 2_654_435_761 >> 7) % END_BUCKETS + start
+    opening = [(token * 2 * 2_654_435_761 >> 7) % END_BUCKETS + start for token in ids[:END_TOKENS]]
+    closing = [((token * 2 + 1) * 2_654_435_761 >> 7) % END_BUCKETS + start for token in ids[-END_TOKENS:]]
     return opening, closing
 
 

@@ -2,9 +2,10 @@
 
     python -m benchmarks.routing.through_the_door --data DIR [--limit N] [--out docs/routing-dev.md]
 
-Starts a mock upstream and `conclave serve` with one expert per category and a `generalist` for what is unsure, asks each question
-of category_dev, and prints which expert it went to, by true category. The accuracy must equal that of `conclave router evaluate`, since it is the
-same classifier behind the door: the script fails if it does not. About a minute on two cores.
+Starts a mock upstream and `conclave serve` with one expert per category and a `generalist` for what is unsure, asks
+each question of category_dev, and prints which expert it went to, by true category. The accuracy must equal that of
+`conclave router evaluate`, since it is the same classifier behind the door: the script fails if it does not. About a
+minute on two cores.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def table(rows: list[dict[str, str]], found: list[dict[str, Any]]) -> str:
     for row, explained in zip(rows, found, strict=True):
         by_truth[row["category"]].append(explained)
     lines = [
-        "| true category | questions | category found | sent to its expert | to the generalist (unsure) | most often elsewhere |"
+        "| true category | questions | found | sent to its expert | unsure, to the generalist | most often elsewhere |"
     ]
     lines.append("|---|---|---|---|---|---|")
     for truth, answers in sorted(by_truth.items()):

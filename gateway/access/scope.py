@@ -15,7 +15,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class RateState:
-    """The request limit as the client is told it: requests per minute, what is left, seconds until all of it is back."""
+    """The request limit as the client is told it: requests a minute, what is left, seconds until all of it is back."""
 
     limit: int
     remaining: int

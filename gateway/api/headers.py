@@ -14,7 +14,9 @@ STREAM: Final[Headers] = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
-EXPLAINED: Final = {key: f"x-conclave-{key}".encode() for key in ("expert", "category", "confidence", "reason", "policy")}
+EXPLAINED: Final = {
+    key: f"x-conclave-{key}".encode() for key in ("expert", "category", "confidence", "reason", "policy")
+}
 
 
 def call_headers(call: Call) -> Headers:

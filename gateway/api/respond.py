@@ -22,10 +22,15 @@ from conclave.gateway.call import END, SILENCE, Call, ChatRequest, Chunk, Client
 from conclave.gateway.errors import ConclaveError, InternalError, RequestTimeout, TooLarge
 from conclave.gateway.pipeline import Pipeline
 
-WATCH_AFTER_S: Final = 0.02  # short calls are over before a task to watch their client would pay (upstream closes <= 50 ms)
-DRAIN_BYTES: Final = 64 * 1024 * 1024  # an oversized body up to this is read away, so that the client sees its 413
+WATCH_AFTER_S: Final = (
+    0.02  # short calls are over before a task to watch their client would pay (upstream closes <= 50 ms)
+)
+DRAIN_BYTES: Final = (
+    64 * 1024 * 1024
+)  # of an oversized body are read away, so that its client sees the 413, not a reset
 
 log = structlog.get_logger()
+
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
@@ -33,7 +38,6 @@ class RequestHead:
 
     authorization: str | None
     source: str
-    content_length: int | None
 
 
 class Client:
@@ -49,8 +53,6 @@ class Client:
 
     async def read(self, *, max_bytes: int, timeout_s: float) -> bytes:
         """The whole body, then watch the client from then on."""
-        if self.head.content_length is not None and self.head.content_length > max_bytes:
-            raise TooLarge(f"the request body has {self.head.content_length} bytes; the limit is {max_bytes}")
         try:
             async with asyncio.timeout(timeout_s):
                 body = await self._read(max_bytes)
@@ -61,17 +63,20 @@ class Client:
 
     async def _read(self, max_bytes: int) -> bytes:
         pieces, size, more = [], 0, True
-        while more:
+        while more and size <= max(max_bytes, DRAIN_BYTES):
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 self.gone = True
                 raise ClientGone
             piece = message.get("body", b"")
             size += len(piece)
-            if size > max_bytes:
-                raise TooLarge(f"the request body is larger than the limit of {max_bytes} bytes")
-            pieces.append(piece)
+            if size <= max_bytes:
+                pieces.append(piece)
+            else:
+                pieces.clear()
             more = message.get("more_body", False)
+        if size > max_bytes:
+            raise TooLarge(f"the request body is larger than the limit of {max_bytes} bytes")
         return b"".join(pieces)
 
     def _start_watch(self) -> None:
@@ -120,7 +125,7 @@ class Respond:
 
 
 class Answer:
-    """What goes back over the wire. A plain answer leaves whole, after its record; a stream's head with its first chunk."""
+    """What goes back over the wire: a plain answer whole, after its record; a stream's head with its first chunk."""
 
     def __init__(self, call: Call, send: Send) -> None:
         self._call = call
@@ -155,8 +160,6 @@ class Answer:
             await self._write(b"data: %b\n\n" % envelope, last=True)
             return
         about = [headers.PLAIN, (b"content-length", b"%d" % len(envelope)), *headers.error_headers(error)]
-        if isinstance(error, TooLarge) and (self._call.source.head.content_length or DRAIN_BYTES) >= DRAIN_BYTES:
-            about.append((b"connection", b"close"))
         await self._start(error.status, about)
         await self._write(envelope, last=True)
 
@@ -171,11 +174,6 @@ class Answer:
 
 def head_of(scope: Scope) -> RequestHead:
     """What the headers of an ASGI scope say."""
-    authorization: str | None = None
-    length: int | None = None
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            authorization = value.decode("latin-1")
-        elif name == b"content-length" and value.isdigit():
-            length = int(value)
-    return RequestHead(authorization, scope["client"][0] if scope.get("client") else "unknown", length)
+    sent = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+    source = scope["client"][0] if scope.get("client") else "unknown"
+    return RequestHead(sent.decode("latin-1") if sent is not None else None, source)

@@ -3,7 +3,6 @@
 Asks nobody anything: an expert that is down is found out by the first call to it.
 """
 
-import os
 from collections.abc import Mapping
 
 from conclave.gateway.experts.api import Expert
@@ -34,7 +33,7 @@ def _deployments(
 ) -> list[Deployment]:
     if expert.kind == "quoting":
         return [Deployment("built-in", _quoting(name, expert))]
-    limits = TimeLimits(first_byte_s=expert.first_byte_s, plain_s=max(expert.first_byte_s, expert.idle_s), idle_s=expert.idle_s)
+    limits = TimeLimits(first_byte_s=expert.first_byte_s, plain_s=expert.plain_s, idle_s=expert.idle_s)
     found = []
     for number, place in enumerate(expert.resolved_deployments()):
         assert place.base_url and place.model  # noqa: S101, PT018  the policy was checked

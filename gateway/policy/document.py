@@ -135,7 +135,10 @@ class ExpertSettings(Part):
     window_tokens: int | None = Field(
         default=None, ge=1, description="Its context window; null: as the catalog knows the model."
     )
-    first_byte_s: float = Field(default=120.0, gt=0, le=3600, description="How long it may take to say anything.")
+    first_byte_s: float = Field(default=120.0, gt=0, le=3600, description="How long a stream may take to begin.")
+    plain_s: float = Field(
+        default=300.0, gt=0, le=3600, description="How long a plain answer may take to come; it comes whole."
+    )
     idle_s: float = Field(default=60.0, gt=0, le=3600, description="How long it may be silent within an answer.")
     transport_retries: int = Field(
         default=2, ge=0, le=10, description="Further tries where the connection failed before a byte came."
@@ -195,7 +198,7 @@ class Limits(Part):
 class Audit(Part):
     """What the record keeps."""
 
-    keep_text: bool = Field(default=False, description="Keep questions and answers in clear, not only as keyed hashes.")
+    keep_text: bool = Field(default=False, description="Keep the texts of requests in clear, not only as keyed hashes.")
     keep_days: int | None = Field(
         default=None, ge=1, description="What `conclave audit prune` removes is older; null: nothing is."
     )

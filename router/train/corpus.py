@@ -21,8 +21,8 @@ from conclave.router.train.vary import disturb
 TEMPLATES: Final = Path(__file__).parent / "templates"
 SOURCE: Final = "conclave_chat"
 NOISE_SOURCE: Final = "conclave_noise"
-PROMPTS_PER_CATEGORY: Final = 1000
-NOISE_TEXTS: Final = 60  # each once under every label: what says nothing must decide nothing
+PROMPTS_PER_CATEGORY: Final = 1300
+NOISE_TEXTS: Final = 250  # each once under every label: what says nothing must decide nothing
 ASK_SHARE: Final = 0.35  # of a category's prompts, if it has topics
 WRAP_SHARE: Final = 0.25
 DISTURB_SHARE: Final = 0.40
@@ -80,7 +80,7 @@ def chat_rows(seed: int, prompts_per_category: int = PROMPTS_PER_CATEGORY) -> It
 
 def noise(draw: Random) -> str:
     """A text without meaning: nothing, blanks, one character, repetition, digits, binary-like."""
-    size = draw.choice((0, 1, 1, 2, 4, 8, 20, 60, 200, 600))
+    size = draw.choice((0, 1, 1, 2, 4, 8, 20, 60, 200, 600, 2000, 4000, 4000))
     alphabet = draw.choice(_NOISES)
     if draw.random() < REPEAT_SHARE:
         return draw.choice(alphabet) * size

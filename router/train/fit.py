@@ -26,11 +26,11 @@ from conclave.router.train.rows import Row, row_weights
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VECTOR_SCALE: Final = 3.0  # how cheaply a weight on each block is bought; these, and the penalty, were
-CODES_SCALE: Final = 3.0  # chosen by leave-one-source-out (router/cards/classifier.md)
+VECTOR_SCALE: Final = 2.0  # how cheaply a weight on each block is bought; these, and the penalty, were
+CODES_SCALE: Final = 8.0  # chosen by leave-one-source-out (router/cards/classifier.md)
 SURFACE_SCALE: Final = 1.0
-PENALTY: Final = 1.75e-4  # on the squared weights, against the mean loss
-ITERATIONS: Final = 60
+PENALTY: Final = 5e-4  # on the squared weights, against the mean loss
+ITERATIONS: Final = 50
 RARE: Final = 2  # a code seen less often teaches nothing
 FOLDS: Final = 5
 SURE_ACCURACY: Final = 0.80  # what "sure" promises, on unseen sources
@@ -67,7 +67,7 @@ class Model:
         vector_end = len(self.dense) - len(SURFACE)
         return Weights(
             vector=np.ascontiguousarray(self.dense[:vector_end] * np.float32(VECTOR_SCALE)),
-            codes=np.ascontiguousarray((self.lexical * np.float32(CODES_SCALE)).astype(np.float16)),
+            codes=self.lexical * np.float32(CODES_SCALE),
             surface=np.ascontiguousarray(self.dense[vector_end:] * np.float32(SURFACE_SCALE)),
             bias=self.bias,
         )

@@ -16,13 +16,14 @@ from typing import Final
 import msgspec
 import numpy as np
 from safetensors.numpy import save_file
+from scipy.special import log_softmax
 
 from conclave.router.classify import CLASSIFIER_FILES, Head
 from conclave.router.encoder import StaticEncoder
 from conclave.router.features import FEATURES
 from conclave.router.train.corpus import chat_rows
 from conclave.router.train.fit import calibrate, features, fit, out_of_source
-from conclave.router.train.rows import TRAIN_FILE, Row, read_rows
+from conclave.router.train.rows import TRAIN_FILE, Row, read_rows, row_weights
 from conclave.router.train.vary import disturb
 
 SEED: Final = 20261122
@@ -64,16 +65,21 @@ def write(rows: Sequence[Row], out: Path, *, trained_on: dict[str, str], say: Ca
         logits[numbers] = found
         judged[numbers] = True
     right = logits.argmax(axis=1) == labels
-    counts = np.zeros(len(rows))
-    for source in sorted({row.source for row in rows}):
-        mine = np.array([row.source == source for row in rows]) & judged
-        if mine.any():
-            counts[mine] = 1 / mine.sum()  # sources count alike
-            say(f"unseen source {source:<24} {right[mine].mean():.3f} of {mine.sum()}")
-    say(f"mean over unseen sources {(right * counts).sum() / counts.sum():.3f}")
-    calibration = calibrate(logits[judged], labels[judged], counts[judged])
+    by_source: defaultdict[str, list[bool]] = defaultdict(list)
+    for number in np.flatnonzero(judged):
+        by_source[rows[number].source].append(bool(right[number]))
+    for source, found_right in sorted(by_source.items()):
+        say(f"unseen source {source:<24} {np.mean(found_right):.3f} of {len(found_right)}")
+    counts = np.array(row_weights([row for row, held in zip(rows, judged, strict=True) if held]))
+    say(f"mean over unseen sources {np.mean([np.mean(one) for one in by_source.values()]):.3f}")
+    say(f"categories alike, sources by the root of their size {(right[judged] * counts).sum() / counts.sum():.3f}")
+    calibration = calibrate(logits[judged], labels[judged], counts)
+    sure = np.exp(log_softmax(logits[judged] / calibration.temperature, axis=1).max(axis=1)) >= calibration.threshold
+    say(f"sure of {(sure * counts).sum() / counts.sum():.3f} of unseen rows")
     say(f"temperature {calibration.temperature}, threshold {calibration.threshold}")
-    save_file(asdict(fit(matrix, rows, categories).weights()), out / CLASSIFIER_FILES[0])
+    tensors = asdict(fit(matrix, rows, categories).weights())
+    tensors["codes"] = tensors["codes"].astype(np.float16)
+    save_file(tensors, out / CLASSIFIER_FILES[0])
     (out / CLASSIFIER_FILES[0]).chmod(0o644)  # safetensors writes 0600
     head = Head(
         categories=tuple(categories),

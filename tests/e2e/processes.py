@@ -1,4 +1,4 @@
-"""Real processes on 127.0.0.1: a gateway (`conclave serve`) in a folder of its own, before upstreams that can be killed."""
+"""Real processes on 127.0.0.1: a gateway (`conclave serve`) in its own folder, before upstreams that can be killed."""
 
 import json
 import os
@@ -79,7 +79,9 @@ class Gateway(Process):
 
     def row(self, request_id: str) -> dict[str, Any]:
         """The one row of a call."""
-        return until(lambda: next((row for row in self.rows() if row["request_id"] == request_id), None), "the row is there")
+        return until(
+            lambda: next((row for row in self.rows() if row["request_id"] == request_id), None), "the row is there"
+        )
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A `conclave` command in this gateway's folder."""
@@ -88,12 +90,16 @@ class Gateway(Process):
             cwd=self.folder, env=os.environ | self.env, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
+    def open(self, body: bytes | dict[str, Any], **headers: str) -> Any:
+        """POST /v1/chat/completions: the response, to be read at will."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        url, json_body = f"{self.url}/v1/chat/completions", {"content-type": "application/json"}
+        return urllib.request.urlopen(urllib.request.Request(url, data, json_body | headers), timeout=30)
+
     def post(self, body: bytes | dict[str, Any], **headers: str) -> tuple[int, dict[str, str], bytes]:
         """POST /v1/chat/completions: status, headers, body."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/v1/chat/completions", data, {"content-type": "application/json"} | headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with self.open(body, **headers) as response:
                 return response.status, dict(response.headers), response.read()
         except urllib.error.HTTPError as error:
             return error.code, dict(error.headers), error.read()
@@ -117,7 +123,15 @@ def config(upstream_port: int, **policy: Any) -> dict[str, Any]:
     """A policy with an expert for each behaviour of the upstream; `auto` goes to `echo`, `frail` falls back to it."""
     base = f"http://127.0.0.1:{upstream_port}/v1"
     experts: dict[str, Any] = {
-        model: {"kind": "openai", "model": model, "base_url": base, "first_byte_s": 1, "idle_s": 1, "transport_retries": 0}
+        model: {
+            "kind": "openai",
+            "model": model,
+            "base_url": base,
+            "first_byte_s": 1,
+            "plain_s": 1,
+            "idle_s": 1,
+            "transport_retries": 0,
+        }
         for model in MODELS
     }
     return {"policy": {"experts": experts, "default": ["echo"], **policy}}
@@ -127,7 +141,16 @@ def launch(folder: Path, settings: dict[str, Any], **env: str) -> Gateway:
     """Start a gateway in `folder` with these settings."""
     port, admin_port = free_port(), free_port()
     (folder / "conclave.yaml").write_text(json.dumps(settings))
-    command = [sys.executable, "-m", "conclave.gateway.cli", "serve", "--port", str(port), "--admin-port", str(admin_port)]
+    command = [
+        sys.executable,
+        "-m",
+        "conclave.gateway.cli",
+        "serve",
+        "--port",
+        str(port),
+        "--admin-port",
+        str(admin_port),
+    ]
     gateway = Gateway(command, port, folder, env, admin_port=admin_port)
     gateway.start()
     return gateway

@@ -37,7 +37,7 @@ BODIES: dict[str, tuple[bytes | dict[str, Any], int, str]] = {
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-def test_bad_input_gets_an_envelope_and_a_row(gateway: Gateway, name: str, stream: bool) -> None:  # noqa: FBT001
+def test_bad_input_gets_an_envelope_and_a_row(gateway: Gateway, name: str, stream: bool) -> None:
     body, status, code = BODIES[name]
     if stream and isinstance(body, dict):
         body = {**body, "stream": body.get("stream", True)}

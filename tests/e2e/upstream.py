@@ -1,11 +1,11 @@
-"""A small OpenAI-compatible upstream in a process of its own, so that it can be killed; the model's name says how it behaves.
+"""A small OpenAI-compatible upstream, a process of its own so that it can be killed; the model says how it behaves.
 
     python tests/e2e/upstream.py PORT
 
-`echo` answers, `paced` streams a word each 20 ms for 10 s, `stall` says one word and then nothing, `silent` says nothing
+`echo` answers, `paced` streams a word each 20 ms for 2 s, `stall` says one word and then nothing, `silent` says nothing
 at all, `cut` closes the connection after three words, `broken` sends an event that is no JSON, `lying` announces more
-bytes than it sends, `busy` answers 429, `down` answers 500, `picky` answers 400, `html` answers a page. A line on stdout
-says `closed MODEL` whenever the peer left before the answer was whole.
+bytes than it sends, `busy` answers 429, `down` answers 500, `picky` answers 400, `html` answers a page. A line on
+stdout says `closed MODEL` whenever the peer left before the answer was whole.
 """
 
 import asyncio
@@ -39,7 +39,14 @@ def event(model: str, delta: dict[str, Any], finish: str | None = None) -> bytes
 def usage(model: str) -> bytes:
     """The usage event."""
     counts = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    chunk = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [], "usage": counts}
+    chunk = {
+        "id": "cmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": model,
+        "choices": [],
+        "usage": counts,
+    }
     return f"data: {json.dumps(chunk)}\n\n".encode()
 
 
@@ -50,7 +57,9 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
-            length = next((int(x.split(b":")[1]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-length")), 0)
+            length = next(
+                (int(x.split(b":")[1]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-length")), 0
+            )
             request = json.loads(await reader.readexactly(length)) if length else {}
             model = request.get("model", "")
             try:
@@ -68,7 +77,9 @@ async def plain(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
     model, body, extra, status = request["model"], b"", "", 200
     if model in REFUSALS:
         status, extra = REFUSALS[model]
-        body = json.dumps({"error": {"message": f"{model} says no", "type": "x", "param": "top_k", "code": "nope"}}).encode()
+        body = json.dumps(
+            {"error": {"message": f"{model} says no", "type": "x", "param": "top_k", "code": "nope"}}
+        ).encode()
     elif model in {"silent", "stall"}:
         await until_closed(writer, 30)
     elif model == "html":
@@ -77,7 +88,8 @@ async def plain(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
         body = completion(model, "echo: " + str(request["messages"][-1]["content"]))
     announced = len(body) + (100 if model == "lying" else 0)
     writer.write(
-        f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{extra}content-length: {announced}\r\n\r\n".encode() + body
+        f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{extra}content-length: {announced}\r\n\r\n".encode()
+        + body
     )
     if model in {"lying", "cut"}:
         writer.close()
@@ -87,18 +99,22 @@ async def plain(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
 async def stream(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
     model = request["model"]
     if model in REFUSALS or model == "html":
-        return await plain(writer, request)
+        await plain(writer, request)
+        return
     if model == "silent":
-        return await until_closed(writer, 30)
+        await until_closed(writer, 30)
+        return
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
     writer.write(event(model, {"role": "assistant", "content": ""}))
-    for i, word in enumerate(["echo:", " one", " two", " three", " four"] if model != "paced" else [" w"] * 500):
+    for i, word in enumerate(["echo:", " one", " two", " three", " four"] if model != "paced" else [" w"] * 100):
         writer.write(event(model, {"content": word}))
         await writer.drain()
         if model == "stall":
-            return await until_closed(writer, 30)
+            await until_closed(writer, 30)
+            return
         if model == "cut" and i == 2:
-            return writer.close()
+            writer.close()
+            return
         if model == "broken" and i == 2:
             writer.write(b"data: {not json\n\n")
         if model == "paced":
@@ -113,11 +129,13 @@ async def stream(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
 
 async def until_closed(writer: asyncio.StreamWriter, limit_s: float) -> None:
     """Wait; raise if the peer leaves meanwhile."""
-    closed = asyncio.ensure_future(writer.wait_closed())
-    done, _ = await asyncio.wait({closed}, timeout=limit_s)
-    if done or writer.transport.is_closing():
-        raise ConnectionResetError
-    closed.cancel()
+    end = asyncio.get_running_loop().time() + limit_s
+    while not writer.transport.is_closing():
+        left_s = end - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            return
+        await asyncio.sleep(min(0.02, left_s))
+    raise ConnectionResetError
 
 
 async def main(port: int) -> None:

@@ -1,6 +1,7 @@
 """The chat.completions dialect: what is refused, with which words, and what travels on."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -81,7 +82,19 @@ def test_a_wrong_field_is_named(more: dict[str, Any], param: str) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"  ", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"model":NaN}', b'{"a":"\\ud800"}', b"[" * 200_000, b'{"a":1e999}'],
+    [
+        b"",
+        b"  ",
+        b"{",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"\xff\xfe",
+        b'{"model":NaN}',
+        b'{"a":"\\ud800"}',
+        b"[" * 200_000,
+        b'{"a":1e999}',
+    ],
     ids=["empty", "blank", "cut", "list", "null", "string", "binary", "nan", "surrogate", "deep", "huge-number"],
 )
 def test_what_is_no_json_object_is_refused(data: bytes) -> None:
@@ -97,9 +110,11 @@ JSON_VALUES = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["model", "messages", "stream", "n", "tools", "stop", "conclave", "x"]), JSON_VALUES))
+@given(
+    st.dictionaries(
+        st.sampled_from(["model", "messages", "stream", "n", "tools", "stop", "conclave", "x"]), JSON_VALUES
+    )
+)
 def test_any_object_is_read_or_refused(value: dict[str, Any]) -> None:
-    try:
-        parse(json.dumps(value).encode())
-    except InvalidRequest as refused:
-        assert refused.message
+    with suppress(InvalidRequest):
+        assert parse(json.dumps(value).encode()).model

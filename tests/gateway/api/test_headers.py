@@ -9,7 +9,16 @@ from conclave.gateway.errors import Forbidden, NoExpertLeft, RateLimited, Unauth
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0ms"), (0.012, "12ms"), (0.9999, "1000ms"), (1, "1s"), (1.5, "1.5s"), (59.96, "60s"), (60, "1m0s"), (360, "6m0s")],
+    [
+        (0, "0ms"),
+        (0.012, "12ms"),
+        (0.9999, "1000ms"),
+        (1, "1s"),
+        (1.5, "1.5s"),
+        (59.96, "60s"),
+        (60, "1m0s"),
+        (360, "6m0s"),
+    ],
 )
 def test_durations_are_written_as_the_openai_api_writes_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
