@@ -48,6 +48,7 @@ def distil(out: Path) -> None:
     tokenizer["truncation"] = tokenizer["padding"] = tokenizer["post_processor"] = None
     out.mkdir(parents=True, exist_ok=True)
     save_file({"vectors": vectors}, out / "encoder.safetensors")
+    (out / "encoder.safetensors").chmod(0o644)  # safetensors writes 0600
     (out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

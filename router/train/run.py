@@ -66,7 +66,7 @@ def write(rows: Sequence[Row], out: Path, *, trained_on: dict[str, str], say: Ca
         judged[numbers] = True
     right = logits.argmax(axis=1) == labels
     by_source: defaultdict[str, list[bool]] = defaultdict(list)
-    for number in np.flatnonzero(judged):
+    for number in np.flatnonzero(judged).tolist():
         by_source[rows[number].source].append(bool(right[number]))
     for source, found_right in sorted(by_source.items()):
         say(f"unseen source {source:<24} {np.mean(found_right):.3f} of {len(found_right)}")
