@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-EXTRAS ?= providers
+EXTRAS ?= dev
 ARGS   ?=
 PYTEST_ARGS ?=
 
@@ -20,7 +20,7 @@ RECIPE := pyproject.toml setup.py constraints.txt
 help:  ## List these commands (the default)
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-run: $(VENV)/.installed-providers  ## Install what is missing and start the gateway on 127.0.0.1:8080 (ARGS="--port 9000")
+run: $(VENV)/.installed-base  ## Install what is missing and start the gateway on 127.0.0.1:8080 (ARGS="--port 9000")
 	@$(BIN)/conclave serve $(ARGS)
 
 test: $(VENV)/.installed-dev  ## Run the tests; what needs more than is installed is skipped and says why
@@ -47,11 +47,16 @@ schema: $(VENV)/.installed-dev  ## Write config/schema.json again from the polic
 	@$(BIN)/python -m conclave.gateway.policy.schema > config/schema.json.new
 	@mv config/schema.json.new config/schema.json
 
-install: $(VENV)/.installed-$(EXTRAS)  ## Install one extra and nothing else (EXTRAS=train)
+install: $(VENV)/.installed-$(EXTRAS)  ## Install one extra and nothing else (EXTRAS=dev,train)
 
 clean:  ## Remove all that these commands made, but not the gateway's state in .conclave
 	@rm -rf $(VENV) .typing build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed-base: $(RECIPE) | $(BIN)/pip
+	@echo "Installing conclave-gateway into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-input --constraint constraints.txt --editable .
+	@touch $@
 
 $(VENV)/.installed-%: $(RECIPE) | $(BIN)/pip
 	@echo "Installing conclave-gateway[$*] into $(VENV) ..."

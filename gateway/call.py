@@ -27,15 +27,13 @@ JSON: Final = msgspec.json.Decoder()
 class Chunk:
     """One event around the upstream's bytes: for a stream the JSON of one SSE event, for a plain answer the whole body.
 
-    `event` parses on first use and remembers; it raises ExpertFailed(kind="malformed"). `more` says that the same read
-    of the upstream brought another event, so that both can leave in one write: a write costs more than all else here.
+    `event` parses on first use and remembers; it raises ExpertFailed(kind="malformed").
     """
 
-    __slots__ = ("_event", "data", "more")
+    __slots__ = ("_event", "data")
 
-    def __init__(self, data: bytes, *, more: bool = False) -> None:
+    def __init__(self, data: bytes) -> None:
         self.data = data
-        self.more = more
         self._event: dict[str, Any] | None = None
 
     @property
@@ -52,7 +50,6 @@ class Chunk:
 
 
 SILENCE: Final = Chunk(b": keep-alive")  # the upstream is alive but has nothing yet; never part of an answer
-PAUSE: Final = Chunk(b"")  # nothing to show now, and what was shown before must not wait for more
 END: Final = Chunk(b"[DONE]")  # after the record is written
 
 
@@ -192,10 +189,6 @@ class Reply:
         """What may be shown now, in order. Raises ExpertFailed if the chunk is no chat.completion."""
         if chunk is SILENCE:
             return (chunk,)
-        out = self._feed(chunk)
-        return out if out or chunk.more or not self.shown else (PAUSE,)
-
-    def _feed(self, chunk: Chunk) -> Sequence[Chunk]:
         event = chunk.event
         choices = event.get("choices")
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):

@@ -10,12 +10,13 @@ uvicorn has no limit on how long a request's head may take (0.54: `timeout_keep_
 
 import asyncio
 import errno
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import structlog
 import uvicorn
@@ -95,6 +96,8 @@ class Server:
                 self._data = _Plane(self._app, grace_s=doors.grace_s - closing_s, settle_s=closing_s / 2)
                 admin = _Plane(self._app.state.admin, grace_s=closing_s / 4, settle_s=closing_s / 4)
                 async with admin.open(admin_door), self._data.open(door):
+                    gc.collect()
+                    gc.freeze()  # what is loaded now stays: it need not be looked through with every collection
                     self._announce(bound)
                     await self._stop.wait()
                     self._app.state.draining = True
@@ -166,6 +169,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self.transport = Corked(transport, self.loop)  # type: ignore[assignment]  # a transport to those who write
         self._late = self.loop.call_later(self.head_s, self._too_late)
 
     def data_received(self, data: bytes) -> None:
@@ -233,6 +237,39 @@ async def lifespan_of(app: ASGIApp) -> AsyncIterator[None]:
         up.cancel()
         inbox.put_nowait({"type": "lifespan.shutdown"})
         await task
+
+
+class Corked:
+    """A transport that writes once a turn of the event loop: head and body, or all events of one read, in one call.
+
+    uvicorn writes a response's head and each part of its body apart, and a write to a socket costs more than anything
+    else that the gateway does.
+    """
+
+    __slots__ = ("_loop", "_pending", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pending: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._pending:
+            self._loop.call_soon(self._flush)
+        self._pending.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        data = b"".join(self._pending)
+        self._pending.clear()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def bind(host: str, port: int, *, option: str) -> socket.socket:

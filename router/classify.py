@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from conclave.router.api import Classification
-from conclave.router.encoder import ARTIFACTS, ENCODER_FILES, StaticEncoder, excerpt
+from conclave.router.encoder import ARTIFACTS, ENCODER_FILES, StaticEncoder, excerpt, mapped
 from conclave.router.features import FEATURES, code_space, codes, evidence, surface
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Head(msgspec.Struct, frozen=True):
 class Weights:
     """The linear model: one column a category."""
 
-    codes: "NDArray[np.float32]"  # [codes, categories], in the file as half floats
+    codes: "NDArray[np.float16]"  # [codes, categories]
     vector: "NDArray[np.float32]"  # [256, categories]
     surface: "NDArray[np.float32]"  # [measures, categories]
     bias: "NDArray[np.float32]"  # [categories]
@@ -79,7 +79,7 @@ class Router:
         tensors = load_file(folder / CLASSIFIER_FILES[0])
         if head.features != FEATURES or len(tensors["codes"]) != code_space(encoder.vocabulary):
             raise ValueError(f"the classifier in {folder} was made for features {head.features!r}, not {FEATURES!r}")
-        tensors["codes"] = tensors["codes"].astype("float32")
+        tensors["codes"] = mapped(folder / CLASSIFIER_FILES[0], "codes")
         return cls(encoder, head, Weights(**tensors), digest=artifacts_digest(folder))
 
     @property
@@ -141,7 +141,7 @@ class Router:
         weights = self._weights
         scores = weights.bias + reading.vector @ weights.vector + reading.surface @ weights.surface  # [categories]
         if len(reading.codes):
-            lexical = weights.codes.take(reading.codes, axis=0).sum(axis=0)  # [categories]
+            lexical = weights.codes.take(reading.codes, axis=0).astype(np.float32).sum(axis=0)  # [categories]
             scores += lexical * np.float32(evidence(len(reading.codes)))
         found: list[float] = scores.tolist()
         return found
@@ -167,5 +167,6 @@ def artifacts_digest(folder: Path | None = None) -> str:
     digest = hashlib.sha256()
     for name in (*ENCODER_FILES, *CLASSIFIER_FILES):
         digest.update(f"{name}\n".encode())
-        digest.update(hashlib.sha256(((folder or ARTIFACTS) / name).read_bytes()).digest())
+        with ((folder or ARTIFACTS) / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -109,11 +111,9 @@ class StaticEncoder:
     @classmethod
     def load(cls, folder: Path | None = None) -> "StaticEncoder":
         """Read the shipped table, or the one in `folder`; raises FileNotFoundError."""
-        from safetensors.numpy import load_file  # noqa: PLC0415  numpy is imported where it is first needed
-
         table, tokenizer = ENCODER_FILES
         folder = folder or ARTIFACTS
-        return cls(Tokens(folder / tokenizer), load_file(folder / table)["vectors"])
+        return cls(Tokens(folder / tokenizer), mapped(folder / table, "vectors"))
 
     @property
     def dimensions(self) -> int:
@@ -162,3 +162,19 @@ class StaticEncoder:
         bits <<= 13
         bits &= np.int32(-0x7000_2000)  # sign, 5 bits of exponent, 10 of fraction
         return bits.view(np.float32)
+
+
+def mapped(file: Path, tensor: str) -> "NDArray[np.float16]":
+    """A half-float tensor of a safetensors file where it lies: replicas share its pages, and only those used are read.
+
+    Raises ValueError if there is none of that name and type.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        about = msgspec.json.decode(opened.read(size)).get(tensor, {})
+    if about.get("dtype") != "F16":
+        raise ValueError(f"{file} has no half-float tensor {tensor!r}")
+    start, _ = about["data_offsets"]
+    return np.asarray(np.memmap(file, np.float16, mode="r", offset=8 + size + start, shape=tuple(about["shape"])))

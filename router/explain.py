@@ -61,7 +61,8 @@ def _shares(router: "Router", reading: "Reading", first: int, second: int) -> It
 
     tokens = np.array(ids, dtype=np.int64)
     vocabulary, words = router.encoder.vocabulary, _words(router.encoder.tokens.strings(ids))
-    lexical = (weights.codes[:, first] - weights.codes[:, second]) * evidence(len(reading.codes))
+    codes = weights.codes[:, [first, second]].astype(np.float32)
+    lexical = (codes[:, 0] - codes[:, 1]) * evidence(len(reading.codes))
     direction = weights.vector[:, first] - weights.vector[:, second]
     for word, share in zip(words, _token_shares(router, ids, lexical, direction), strict=True):
         yield f"“{word}”", share

@@ -18,7 +18,7 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from conclave.gateway.api import headers
-from conclave.gateway.call import END, PAUSE, SILENCE, Call, ChatRequest, Chunk, ClientGone
+from conclave.gateway.call import END, SILENCE, Call, ChatRequest, Chunk, ClientGone
 from conclave.gateway.errors import ConclaveError, InternalError, RequestTimeout, TooLarge
 from conclave.gateway.pipeline import Pipeline
 
@@ -131,7 +131,7 @@ class Answer:
         self._call = call
         self._send = send
         self._started = False
-        self._pending = b""  # of a plain answer all, of a stream the events that came in one read
+        self._body = b""  # of a plain answer
 
     async def send(self, chunk: Chunk) -> None:
         if self._call.request is None or not self._call.request.stream:
@@ -140,42 +140,36 @@ class Answer:
         if not self._started:
             await self._start(200, headers.STREAM)
         if chunk is SILENCE:
-            self._pending += b": keep-alive\n\n"
-        elif chunk is not PAUSE:
+            await self._write(b": keep-alive\n\n")
+        else:
             # a JSON string holds no bare newline, so a payload over several lines is the same JSON on one
             data = chunk.data.replace(b"\n", b" ") if b"\n" in chunk.data else chunk.data
-            self._pending += b"data: %b\n\n" % data
-        if not chunk.more:
-            await self._flush(last=chunk is END)
+            await self._write(b"data: %b\n\n" % data, last=chunk is END)
 
     async def _send_plain(self, chunk: Chunk) -> None:
         if chunk is END:
-            await self._start(200, [headers.PLAIN, (b"content-length", b"%d" % len(self._pending))])
-            await self._flush(last=True)
+            await self._start(200, [headers.PLAIN, (b"content-length", b"%d" % len(self._body))])
+            await self._write(self._body, last=True)
         elif chunk is not SILENCE:
-            self._pending += chunk.data
+            self._body += chunk.data
 
     async def fail(self, error: ConclaveError) -> None:
         """The error envelope: as the response, or as a stream's last event once it has begun."""
         envelope = msgspec.json.encode(error.envelope())
         if self._started:
-            self._pending += b"data: %b\n\n" % envelope
-            await self._flush(last=True)
+            await self._write(b"data: %b\n\n" % envelope, last=True)
             return
         about = [headers.PLAIN, (b"content-length", b"%d" % len(envelope)), *headers.error_headers(error)]
-        self._pending = envelope
         await self._start(error.status, about)
-        await self._flush(last=True)
+        await self._write(envelope, last=True)
 
     async def _start(self, status: int, about: headers.Headers) -> None:
         self._started = True
         about = [*about, *headers.call_headers(self._call)]
         await self._send({"type": "http.response.start", "status": status, "headers": about})
 
-    async def _flush(self, *, last: bool = False) -> None:
-        body, self._pending = self._pending, b""
-        if body or last:
-            await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+    async def _write(self, body: bytes, *, last: bool = False) -> None:
+        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
 
 def head_of(scope: Scope) -> RequestHead:

@@ -17,7 +17,7 @@ from conclave.gateway.prompt import Prompt
 class Upstream(Protocol):
     """One answer on its way. Raises ExpertFailed from `__anext__`.
 
-    `attempt` is kept up to date as it goes; its `ended_s` is set when the answer is whole or has failed, before `close`.
+    `attempt` is kept up to date as it goes; `ended_s` is set when the answer is whole or has failed, before `close`.
     """
 
     attempt: Attempt

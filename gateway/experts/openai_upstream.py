@@ -304,11 +304,11 @@ class StreamUpstream(_Upstream):
         if not payloads:
             self._since_s = self._at.now_s()  # a comment, or half an event: the expert is alive
         ready = self._ready
-        for left, payload in enumerate(payloads, start=1 - len(payloads)):
+        for payload in payloads:
             if payload[0] == DONE[0] and payload.startswith(DONE):
                 self._let_go()
                 return
-            chunk = Chunk(payload, more=left < 0)
+            chunk = Chunk(payload)
             if b'"error"' in payload and (failure := error_event(chunk)):
                 self._failure = failure
                 return

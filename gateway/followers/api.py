@@ -6,12 +6,12 @@ crash or a failure it may get rows again, and is idempotent by (chain, seq).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a chain: `hash` is its SHA-256 in hex, `data` the row itself as decoded JSON.
+    """One row of a chain: `hash` is its SHA-256 in hex, `raw` the row itself as JSON, `data` what followers read of it.
 
     `data["kind"]` says what it is: `genesis`, `call`, `unauthenticated`, `lost` or `closed`; `data["time"]` is when,
     ISO 8601 in UTC. docs/audit.md lists the fields.
@@ -20,7 +20,37 @@ class Row:
     chain: str
     seq: int
     hash: str
-    data: Mapping[str, Any]
+    data: "Noted"
+    raw: bytes
+
+
+class NotedDecision(TypedDict, total=False):
+    """Of a row's decision, what followers read."""
+
+    category: Any
+    confidence: Any
+    reason: Any
+    unsure: Any
+
+
+class Noted(TypedDict, total=False):
+    """Of a row, what followers read: the rest (probabilities, segments) is most of it, and is not decoded for them."""
+
+    kind: Any
+    time: Any
+    seq: Any
+    count: Any
+    request_id: Any
+    tenant: Any
+    key_id: Any
+    ending: Any
+    status: Any
+    stream: Any
+    decision: NotedDecision | None
+    attempts: list[dict[str, Any]]
+    usage: dict[str, Any]
+    finish_reason: Any
+    duration_ms: Any
 
 
 class Follower(Protocol):

@@ -79,14 +79,17 @@ def _kept(row: Row) -> dict[str, Any]:
         "prompt_tokens": usage.get("prompt_tokens"),
         "completion_tokens": usage.get("completion_tokens"),
         "duration_ms": data.get("duration_ms"),
-        "row": msgspec.json.encode(_without_text(data)).decode(),
+        "row": _without_text(row.raw).decode(),
     }
 
 
-def _without_text(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The row less what people wrote: retention of text is then the journal's alone."""
-    segments = data.get("segments")
-    if not segments:
-        return dict(data)
-    bare = [{name: value for name, value in segment.items() if name != "text"} for segment in segments]
-    return {**data, "segments": bare}
+def _without_text(raw: bytes) -> bytes:
+    """The row less what people wrote: retention of text is then the journal's alone.
+
+    Within a JSON string a quote is escaped, so these bytes can only be a key.
+    """
+    if b'"text":' not in raw:
+        return raw
+    row = msgspec.json.decode(raw)
+    bare = [{name: value for name, value in segment.items() if name != "text"} for segment in row["segments"]]
+    return msgspec.json.encode({**row, "segments": bare})

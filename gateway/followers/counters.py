@@ -3,7 +3,7 @@
 They begin at zero with the process, as Prometheus expects, so only this process's chain is followed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -12,6 +12,7 @@ from conclave.gateway.followers.api import Row
 from conclave.gateway.telemetry import names
 from conclave.gateway.telemetry.names import OTHER, Metric
 
+MOST_ADDERS: Final = 1_000  # label sets remembered of one metric
 MOST_VALUES: Final = 200  # of one label; what comes after them is counted as `_OTHER`
 NONE_KNOWN: Final[Mapping[str, str]] = {}
 NOT_ASKED: Final = frozenset({"breaker_open", "no_deployment"})  # attempts that never reached an expert
@@ -100,13 +101,23 @@ class _Instrument:
         else:
             self._histogram = Histogram(name, metric.about, labels, registry=registry, buckets=metric.buckets)
         self._values: list[set[str]] = [set() for _ in labels]
+        self._adders: dict[tuple[object, ...], Callable[[float], None]] = {}
 
-    def add(self, amount: float, labels: Sequence[object]) -> None:
+    def add(self, amount: float, labels: tuple[object, ...]) -> None:
+        adder = self._adders.get(labels)
+        if adder is None:
+            if len(self._adders) >= MOST_ADDERS:
+                self._adders.clear()
+            adder = self._adders[labels] = self._adder(labels)
+        adder(amount)
+
+    def _adder(self, labels: tuple[object, ...]) -> Callable[[float], None]:
+        """What counts under these labels; prometheus_client looks them up anew each time, longer than all else."""
         values = [self._bounded(known, str(value)) for known, value in zip(self._values, labels, strict=True)]
         if self._counter is not None:
-            (self._counter.labels(*values) if values else self._counter).inc(amount)
-        if self._histogram is not None:
-            (self._histogram.labels(*values) if values else self._histogram).observe(amount)
+            return (self._counter.labels(*values) if values else self._counter).inc
+        assert self._histogram is not None  # noqa: S101  one of the two
+        return (self._histogram.labels(*values) if values else self._histogram).observe
 
     @staticmethod
     def _bounded(known: set[str], value: str) -> str:

@@ -16,7 +16,7 @@ from conclave.gateway.followers.spool import BATCH_ROWS, Place, Spool
 from conclave.gateway.journal import Journal
 from conclave.safety.audit.segment import is_held
 
-POLL_S: Final = 0.2  # between two looks at the journal
+POLL_S: Final = 0.5  # between two looks at the journal
 PAST_EVERY_S: Final = 60.0  # between two looks for chains whose process has ended
 FIRST_WAIT_S: Final = 0.5  # after a failure; doubled each time
 LONGEST_WAIT_S: Final = 30.0

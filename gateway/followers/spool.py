@@ -4,19 +4,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from conclave.gateway.followers.api import Row
+from conclave.gateway.followers.api import Noted, Row
 from conclave.safety.audit.chain import Segment, hash_in, row_bytes, segments
 
 BATCH_ROWS: Final = 500
 BATCH_BYTES: Final = 4 * 1024 * 1024  # rows that keep text can be large
-YIELD_ROWS: Final = 16  # rows decoded before the event loop's thread may have the interpreter
+YIELD_ROWS: Final = 64  # rows decoded before the event loop's thread may have the interpreter
 TAIL_BYTES: Final = 64 * 1024
 
-_json: Final = msgspec.json.Decoder(dict[str, Any])
+_json: Final = msgspec.json.Decoder(Noted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def parse(chain: str, line: bytes) -> Row | None:
         return None
     try:
         data = _json.decode(body)
-        return Row(chain, int(data["seq"]), hash_in(line), data)
+        return Row(chain, int(data["seq"]), hash_in(line), data, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, ValueError):
         return None
 

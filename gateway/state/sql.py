@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from conclave.gateway.state.tables import REVISION, changes
 
 BUSY_TIMEOUT_MS: Final = 5_000  # how long a writer waits for another process's writer
+STATEMENT_ROWS: Final = 200  # of an insert: 17 values each, SQLite takes 32,766
 MIGRATION_LOCK: Final = 0x636F6E63  # PostgreSQL advisory lock: "conc"
 
 
@@ -125,10 +126,19 @@ class Database:
 
 
 def keep_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert the rows whose primary key is not there yet; leave the others as they are."""
-    if rows:
-        insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-        connection.execute(insert(table).on_conflict_do_nothing(), list(rows))
+    """Insert the rows whose primary key is not there yet; a column that a row does not name is NULL.
+
+    A statement takes many rows: sqlite3 lets go of the interpreter's lock for each statement, and to get it back from a
+    busy event loop costs more than a row (measured: 0.4 ms of a call's CPU at 600 calls/s with a statement a row).
+    """
+    mark = "?" if connection.dialect.name == "sqlite" else "%s"
+    names = [column.name for column in table.columns]
+    one = f"({', '.join([mark] * len(names))})"
+    for start in range(0, len(rows), STATEMENT_ROWS):
+        part = rows[start : start + STATEMENT_ROWS]
+        into, values = f"{table.name} ({', '.join(names)})", ", ".join([one] * len(part))
+        statement = f"INSERT INTO {into} VALUES {values} ON CONFLICT DO NOTHING"  # noqa: S608  our own names only
+        connection.exec_driver_sql(statement, tuple(row.get(name) for row in part for name in names))
 
 
 def replace(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave.gateway.call import PAUSE, SILENCE, Chunk, Reply, Usage
+from conclave.gateway.call import SILENCE, Chunk, Reply, Usage
 from conclave.gateway.errors import ExpertFailed
 
 
@@ -51,7 +51,7 @@ def test_the_last_chunk_carries_the_conclave_object_and_its_own_bytes() -> None:
     shown = reply()
     shown.feed(delta("a"))
     last = delta(finish="stop")
-    assert list(shown.feed(last)) == [PAUSE]
+    assert list(shown.feed(last)) == []
     (out,) = shown.finish({"expert": "e"})
     assert out.data == last.data[:-1] + b',"conclave":{"expert":"e"}}'
     assert shown.finish_reason == "stop"
@@ -80,7 +80,7 @@ def test_a_choice_that_ended_waits_but_keeps_its_place_before_the_other_choices_
     shown = reply()
     shown.feed(delta("a", index=0))
     end = delta(finish="stop", index=0)
-    assert list(shown.feed(end)) == [PAUSE]
+    assert list(shown.feed(end)) == []
     more = delta("b", index=1)
     assert list(shown.feed(more)) == [end, more]
 
@@ -147,7 +147,7 @@ def test_no_chunk_is_lost_doubled_or_reordered(kinds: list[str]) -> None:
         "finish": lambda: delta(finish="stop"), "usage": lambda: Chunk(USAGE.data),
     }  # fmt: skip
     shown, chunks = reply(include_usage=True), [make[kind]() for kind in kinds]
-    out = [released for chunk in chunks for released in shown.feed(chunk) if released is not PAUSE]
+    out = [released for chunk in chunks for released in shown.feed(chunk)]
     if chunks:
         out += shown.finish({})
         assert [chunk.data for chunk in out[: len(chunks) - 1]] == [chunk.data for chunk in chunks[:-1]]
@@ -156,19 +156,3 @@ def test_no_chunk_is_lost_doubled_or_reordered(kinds: list[str]) -> None:
 @pytest.mark.parametrize("usage", [None, 3, {}, {"prompt_tokens": -1}, {"prompt_tokens": True}, {"prompt_tokens": "3"}])
 def test_counts_that_are_none_stay_unknown(usage: object) -> None:
     assert Usage.of(usage) == Usage()
-
-
-def test_what_was_shown_does_not_wait_behind_a_chunk_that_is_held() -> None:
-    shown = reply()
-    word = delta("a")
-    word.more = True
-    assert list(shown.feed(word)) == [word]
-    assert list(shown.feed(delta(finish="stop"))) == [PAUSE]
-
-
-def test_a_held_chunk_with_another_behind_it_makes_no_pause() -> None:
-    shown = reply()
-    shown.feed(delta("a"))
-    end = delta(finish="stop")
-    end.more = True
-    assert list(shown.feed(end)) == []

@@ -12,7 +12,7 @@ import pytest
 
 from conclave.gateway.access.scope import Grant, Scope
 from conclave.gateway.api.chat import parse
-from conclave.gateway.call import END, PAUSE, Call, Chunk
+from conclave.gateway.call import END, Call, Chunk
 from conclave.gateway.errors import (
     ConclaveError,
     DeadlineExceeded,
@@ -114,7 +114,7 @@ def request(*, stream: bool = False, **more: Any) -> bytes:
 
 
 def text(chunks: list[Chunk]) -> str:
-    events = [chunk.event for chunk in chunks if chunk not in (PAUSE, END)]
+    events = [chunk.event for chunk in chunks if chunk is not END]
     choices = [choice for event in events for choice in event["choices"]]
     return "".join((choice.get("message") or choice["delta"]).get("content") or "" for choice in choices)
 
@@ -155,15 +155,7 @@ async def test_a_failure_after_the_role_but_before_text_is_still_unseen() -> Non
     house = House(failing("a", "cut", after=1), FakeExpert("b", answer="four"))
     chunks = await house.run(request(stream=True))
     assert text(chunks) == "four"
-    assert (
-        sum(
-            "role" in choice["delta"]
-            for chunk in chunks[:-1]
-            if chunk is not PAUSE
-            for choice in chunk.event["choices"]
-        )
-        == 1
-    )
+    assert sum("role" in choice["delta"] for chunk in chunks[:-1] for choice in chunk.event["choices"]) == 1
 
 
 async def test_after_the_first_word_no_other_expert_is_asked() -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 from starlette.applications import Starlette
@@ -16,7 +17,7 @@ from starlette.routing import Route
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from conclave.gateway.serve import Bound, Connection, Doors, PortTakenError, Server, bind, url_of
+from conclave.gateway.serve import Bound, Connection, Corked, Doors, PortTakenError, Server, bind, url_of
 
 
 @dataclass
@@ -321,3 +322,43 @@ async def test_what_is_no_http_gets_an_envelope(hasty: int) -> None:
 )
 def test_the_url_that_is_shown_can_be_called(host: str, url: str) -> None:
     assert url_of(host, 1) == url
+
+
+class Socket:
+    """A transport that notes what it was told to write."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed
+        self.written.append(data)
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_what_is_written_in_one_turn_of_the_loop_leaves_in_one_write() -> None:
+    socket = Socket()
+    corked = Corked(cast(asyncio.Transport, socket), asyncio.get_running_loop())
+    corked.write(b"head")
+    corked.write(b"body")
+    assert socket.written == []
+    await asyncio.sleep(0)
+    corked.write(b"more")
+    await asyncio.sleep(0)
+    assert socket.written == [b"headbody", b"more"]
+
+
+async def test_what_waits_is_written_before_the_connection_closes_and_nothing_after() -> None:
+    socket = Socket()
+    corked = Corked(cast(asyncio.Transport, socket), asyncio.get_running_loop())
+    corked.write(b"last")
+    corked.close()
+    corked.write(b"too late")
+    await asyncio.sleep(0)
+    assert (socket.written, socket.closed) == ([b"last"], True)

@@ -30,8 +30,8 @@ def test_importing_the_gateway_leaves_heavy_packages_out(tmp_path: Path) -> None
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs the extra `train`: transformers")
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra `train`: torch")
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs transformers")
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
 def test_a_transformers_model_imports_with_the_root_first_on_the_path() -> None:
     """`python -c` puts the working folder first: a folder of ours named as a public package would be taken for it."""
     out = python("from transformers import BertModel, MixtralForCausalLM; print(BertModel.__name__)", cwd=ROOT)

@@ -57,7 +57,7 @@ def test_a_python_without_venv_is_told_what_to_install(clone: Path) -> None:
     assert "apt-get install python3-venv" in done.stderr
 
 
-@pytest.mark.parametrize(("command", "stamp"), [("run", "providers"), ("test", "dev")])
+@pytest.mark.parametrize(("command", "stamp"), [("run", "base"), ("test", "dev")])
 def test_what_is_installed_is_not_installed_again(clone: Path, command: str, stamp: str) -> None:
     (clone / ".venv" / "bin").mkdir(parents=True)
     (clone / ".venv" / "bin" / "pip").touch()

@@ -9,7 +9,7 @@ import pytest
 
 from conclave.gateway.api.chat import parse
 from conclave.gateway.api.respond import Respond
-from conclave.gateway.call import END, PAUSE, SILENCE, Call, Chunk
+from conclave.gateway.call import END, SILENCE, Call, Chunk
 from conclave.gateway.errors import DeadlineExceeded, Forbidden
 
 Script = Callable[[Call], AsyncGenerator[Chunk, None]]
@@ -101,18 +101,6 @@ async def test_a_stream_is_framed_and_ends_with_done() -> None:
     assert wire.head[b"content-type"].startswith(b"text/event-stream")
     assert wire.head[b"cache-control"] == b"no-cache"
     assert wire.sent[-1]["more_body"] is False
-
-
-async def test_events_of_one_read_leave_in_one_write_and_none_waits_for_another_read() -> None:
-    chunks = Chunk(b"1", more=True), Chunk(b"2"), Chunk(b"3", more=True), PAUSE, Chunk(b"4", more=True), END
-    wire = await Wire(STREAM).call(Scripted(says(*chunks)))
-    written = [message["body"].replace(b"data: ", b"").split() for message in wire.sent[1:]]
-    assert written == [[b"1", b"2"], [b"3"], [b"4", b"[DONE]"]]
-
-
-async def test_events_that_wait_leave_before_an_error() -> None:
-    wire = await Wire(STREAM).call(Scripted(says(Chunk(b"1", more=True), DeadlineExceeded("late"))))
-    assert wire.body.startswith(b'data: 1\n\ndata: {"error"')
 
 
 async def test_an_early_failure_keeps_its_status_also_for_a_stream() -> None:

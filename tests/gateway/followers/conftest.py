@@ -1,11 +1,12 @@
 """Rows as the journal has them, for tests of what follows it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 
-from conclave.gateway.followers.api import Row
+from conclave.gateway.followers.api import Noted, Row
 
 CALL: dict[str, Any] = {
     "kind": "call",
@@ -86,6 +87,6 @@ def row() -> Rows:
     """Makes a row of a chain."""
 
     def make(seq: int, data: Mapping[str, Any] = CALL, *, chain: str = "c") -> Row:
-        return Row(chain, seq, f"hash{seq}", data)
+        return Row(chain, seq, f"hash{seq}", cast(Noted, data), msgspec.json.encode(data))
 
     return make
