@@ -11,6 +11,7 @@ an event is parsed here only if it may be an error, a plain answer once (its chu
 import asyncio
 import io
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Self, TypeVar
@@ -38,7 +39,7 @@ DONE: Final = b"[DONE]"
 NO_EVENT: Final = (b"{", b"[", b"<")  # how JSON and HTML begin, and no line of an event stream
 
 
-class _Upstream:
+class _Upstream(ABC):
     """What plain and streamed answers share: asking, waiting within limits, failing, closing."""
 
     __slots__ = ("_alarm", "_at", "_closed", "_deadline_s", "_over", "_prompt", "_response", "_since_s", "attempt")
@@ -92,12 +93,13 @@ class _Upstream:
             allow_redirects=False,
         )
 
+    @abstractmethod
     def _body(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """What is sent."""
 
+    @abstractmethod
     def _limit(self) -> tuple[float, str]:
         """When patience ends, and the kind of failure that is."""
-        raise NotImplementedError
 
     async def _wait(self, wait: Callable[[], Awaitable[T]], *, tick_at_s: float = math.inf) -> T | None:
         """What `wait()` gives; None at the tick. Raises what the time limits and a broken connection mean."""

@@ -24,6 +24,7 @@ from conclave.gateway.errors import (
     UnknownModel,
     UpstreamRejected,
 )
+from conclave.gateway.experts.api import Expert
 from conclave.gateway.experts.pool import Deployment, Pool, PoolEntry
 from conclave.gateway.pipeline import Pipeline
 from conclave.gateway.policy.document import ExpertSettings, PolicyDocument
@@ -67,7 +68,7 @@ class House:
 
     def __init__(
         self,
-        *experts: FakeExpert,
+        *experts: Expert,
         admit: ConclaveError | None = None,
         record: Callable[[Call], None] | None = None,
         now_s: Callable[[], float] = time.monotonic,
