@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from conclave.gateway.policy.rules import Rules
 
 JSON: Final = msgspec.json.Decoder()
+MOST_TOKENS: Final = 2**53
+IDENTITY: Final = ("id", "object", "created", "model")  # the fields that every chunk of a stream repeats
 
 
 class Chunk:
@@ -81,7 +83,8 @@ def _inner(usage: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """A count that every database can hold; an upstream may say anything."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS else None
 
 
 @dataclass(slots=True)
@@ -104,7 +107,7 @@ class ChatRequest:
     """A request as chat.completions, whatever dialect it came in.
 
     `body` is the client's JSON object, never changed; unknown fields in it go on to the expert. `needs` are the
-    capabilities that the chosen expert must have. `extension` is the client's `conclave` object.
+    capabilities that the chosen expert must have.
     """
 
     body: Mapping[str, Any]
@@ -112,7 +115,6 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     needs: frozenset[str]
-    extension: Mapping[str, Any]
 
 
 class Head(Protocol):
@@ -138,6 +140,19 @@ class Source(Protocol):
     async def read(self, *, max_bytes: int, timeout_s: float) -> bytes: ...
 
 
+def failed(error: ExpertFailed) -> Outcome:
+    """How a step ended that ended so."""
+    return Outcome(
+        accepted=False,
+        error=error.message,
+        rejected=error.kind == "rejected",
+        final=error.final,
+        param=error.param,
+        code=error.code,
+        retry_after_s=error.retry_after_s,
+    )
+
+
 class ClientGone(Exception):
     """The client left before its request was whole."""
 
@@ -149,13 +164,16 @@ class Reply:
     """What the client is shown of an answer, chunk by chunk, and what the record says of it.
 
     Two things wait: the opening (a role delta without text), so that another expert can still take over unseen, and the
-    closing chunk (finish reason, usage), so that the last chunk carries the `conclave` object.
+    closing chunk (finish reason, usage), so that the last chunk carries the `conclave` object. `begun` says that the
+    client has its 200, `shown` that it has seen a word.
     """
 
     __slots__ = (
         "_absorb_usage",
         "_digest",
         "_held",
+        "_identity",
+        "begun",
         "finish_reason",
         "model",
         "shown",
@@ -166,6 +184,7 @@ class Reply:
 
     def __init__(self, *, stream: bool, include_usage: bool, digest_key: bytes) -> None:
         self.stream = stream
+        self.begun = False
         self.shown = False
         self.shown_bytes = 0
         self.usage = Usage()
@@ -173,6 +192,7 @@ class Reply:
         self.model: str | None = None
         self._absorb_usage = stream and not include_usage
         self._held: list[Chunk] = []
+        self._identity: dict[str, Any] = {}
         self._digest = hashlib.blake2b(key=digest_key, digest_size=16)
 
     @property
@@ -183,11 +203,12 @@ class Reply:
     def restart(self) -> None:
         """Forget what was held: the next expert begins from nothing. Only before the first word was shown."""
         self._held.clear()
-        self.usage, self.finish_reason, self.model = Usage(), None, None
+        self.usage, self.finish_reason, self.model, self._identity = Usage(), None, None, {}
 
     def feed(self, chunk: Chunk) -> Sequence[Chunk]:
         """What may be shown now, in order. Raises ExpertFailed if the chunk is no chat.completion."""
         if chunk is SILENCE:
+            self.begun = True
             return (chunk,)
         event = chunk.event
         choices = event.get("choices")
@@ -198,21 +219,22 @@ class Reply:
             if self._absorb_usage and not choices:
                 return ()
         closing = self._note_finish(choices)
-        if self.model is None and isinstance(event.get("model"), str):
-            self.model = event["model"]
+        if not self._identity:
+            self._identity = {name: event[name] for name in IDENTITY if name in event}
+            self.model = event["model"] if isinstance(event.get("model"), str) else None
         if closing or not choices or not (self.shown or any(map(_has_text, choices))):
             self._held.append(chunk)
             return ()
         return self._release(chunk)
 
-    def finish(self, extension: Mapping[str, Any]) -> Sequence[Chunk]:
+    def finish(self, explained: Mapping[str, Any]) -> Sequence[Chunk]:
         """All that was held, the `conclave` object in its last chunk. Raises ExpertFailed if nothing ever came."""
         if not self._held:
             if not self.shown:
                 raise ExpertFailed("the expert ended without an answer", kind="cut")
-            self._held.append(Chunk(b'{"object":"chat.completion.chunk","choices":[]}'))
+            self._held.append(Chunk(msgspec.json.encode({**self._identity, "choices": []})))
         last = self._held.pop()
-        return self._release(_spliced(last, extension))
+        return self._release(_spliced(last, explained))
 
     def _note_finish(self, choices: list[dict[str, Any]]) -> bool:
         """Whether one of the choices ends here (each does in a plain answer)."""
@@ -224,7 +246,7 @@ class Reply:
     def _release(self, chunk: Chunk) -> Sequence[Chunk]:
         out = (*self._held, chunk)
         self._held.clear()
-        self.shown = True
+        self.shown = self.begun = True
         for released in out:
             self.shown_bytes += len(released.data)
             self._digest.update(released.data)
@@ -237,11 +259,11 @@ def _has_text(choice: dict[str, Any]) -> bool:
     return isinstance(delta, dict) and any(value for key, value in delta.items() if key != "role")
 
 
-def _spliced(chunk: Chunk, extension: Mapping[str, Any]) -> Chunk:
+def _spliced(chunk: Chunk, explained: Mapping[str, Any]) -> Chunk:
     """The chunk with a `conclave` object added; the upstream's own bytes stay as they are, unless it has one itself."""
     if "conclave" in chunk.event:
-        return Chunk(msgspec.json.encode({**chunk.event, "conclave": extension}))
-    return Chunk(b'%b,"conclave":%b}' % (chunk.data.rstrip()[:-1], msgspec.json.encode(extension)))
+        return Chunk(msgspec.json.encode({**chunk.event, "conclave": explained}))
+    return Chunk(b'%b,"conclave":%b}' % (chunk.data.rstrip()[:-1], msgspec.json.encode(explained)))
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ class JournalOptions:
     """What a journal is told from outside. `write` and `free` are the disk, for tests that fill it."""
 
     version: str = "unknown"
-    floor_bytes: int = 16 * 1024 * 1024  # below it no new call is taken
+    floor_bytes: int = 64 * 1024 * 1024  # below it no new call is taken
     segment_bytes: int = 256 * 1024 * 1024
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     now_s: Callable[[], float] = time.monotonic
@@ -182,11 +182,18 @@ class Journal:
             with self._lock:
                 self._flush()
                 self._looked_s = now_s
-            self._roomy = self._options.free(self.folder) >= self._options.floor_bytes
+            self._roomy = self._has_room()
         if self._kept or self._closed:
             raise Unavailable("the audit record cannot be written", retry_after_s=LOOK_EVERY_S)
         if not self._roomy:
-            raise Unavailable("the disk of the audit record is nearly full", retry_after_s=LOOK_EVERY_S)
+            raise Unavailable("the disk of the audit record is full or gone", retry_after_s=LOOK_EVERY_S)
+
+    def _has_room(self) -> bool:
+        """Whether the disk takes more rows, and into a file that still has a name."""
+        try:
+            return self._segment.path.exists() and self._options.free(self.folder) >= self._options.floor_bytes
+        except OSError:
+            return False
 
     @property
     def sign_due(self) -> bool:

@@ -5,16 +5,22 @@ surrounds a `yield`, and this is the only async generator on the way: `api/respo
 answers as for streams.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from conclave.gateway.access.admission import Access
-from conclave.gateway.call import END, Call, Chunk, Reply
+from conclave.gateway.call import END, Call, Chunk, Reply, failed
 from conclave.gateway.errors import ExpertFailed
 from conclave.gateway.experts.pool import Pool
 from conclave.gateway.policy.published import Published
 from conclave.router.api import Outcome
+
+IN_TURN_BYTES: Final = 256 * 1024  # a body up to this is read within a few milliseconds
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +46,9 @@ class Pipeline:
                         async for chunk in upstream:  # data, SILENCE after 10 s without
                             for out in call.reply.feed(chunk):
                                 yield out
-                    last = call.reply.finish(call.explain())
+                        last = call.reply.finish(call.explain())  # an answer without a word is a failure
                 except ExpertFailed as error:
-                    call.outcomes.append(
-                        Outcome(
-                            accepted=False, error=error.message, final=error.final, param=error.param, code=error.code
-                        )
-                    )
+                    call.outcomes.append(failed(error))
                     call.reply.restart()
                     continue
                 call.outcomes.append(Outcome(accepted=True))
@@ -64,9 +66,14 @@ class Pipeline:
         call.grant = await self.access.admit(call.source.head)  # (1) before a byte of the body is read
         rules = call.rules = self.policy.rules_for(call.grant.tenant)  # one version for the whole call
         body = await call.source.read(max_bytes=rules.limits.body_bytes, timeout_s=rules.limits.body_timeout_s)
-        call.request = call.parse(body)
-        call.segments = rules.read(call.request)  # (2)
+        call.request = await _apart(len(body), call.parse, body)
+        call.segments = await _apart(len(body), rules.read, call.request)  # (2)
         call.decision = rules.decide(call.request, call.segments, call.grant.scope)  # (4)
         call.reply = Reply(
             stream=call.request.stream, include_usage=call.request.include_usage, digest_key=self.digest_key
         )
+
+
+async def _apart(size_bytes: int, work: Callable[[In], Out], value: In) -> Out:
+    """`work(value)`; for a large body in a thread, because others are waiting for the event loop."""
+    return await asyncio.to_thread(work, value) if size_bytes > IN_TURN_BYTES else work(value)

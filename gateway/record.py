@@ -141,7 +141,7 @@ def row_of(call: Call, now: datetime, digest: Callable[[str], str]) -> dict[str,
 
 def status_of(call: Call) -> int:
     """The HTTP status that the client got; 499 if it left before there was one."""
-    if call.error is None or (call.shown and call.request is not None and call.request.stream):
+    if call.error is None or (call.reply is not None and call.reply.stream and call.reply.begun):
         return 200
     if isinstance(call.error, ConclaveError):
         return call.error.status

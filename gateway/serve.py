@@ -30,6 +30,8 @@ BACKLOG: Final = 2048
 HEAD_BYTES: Final = 64 * 1024
 CLOSING_S: Final = 2.0  # of the grace time, kept for cutting what is left, its records, and closing
 
+GC_THRESHOLDS: Final = (20_000, 20, 20)  # Python's 700, 10, 10 means a collection with every call
+
 log = structlog.get_logger()
 
 
@@ -96,13 +98,22 @@ class Server:
                 self._data = _Plane(self._app, grace_s=doors.grace_s - closing_s, settle_s=closing_s / 2)
                 admin = _Plane(self._app.state.admin, grace_s=closing_s / 4, settle_s=closing_s / 4)
                 async with admin.open(admin_door), self._data.open(door):
-                    gc.collect()
-                    gc.freeze()  # what is loaded now stays: it need not be looked through with every collection
+                    _settle_heap()
                     self._announce(bound)
                     await self._stop.wait()
                     self._app.state.draining = True
                     log.info("gateway.draining", calls=len(self._data.server_state.tasks), grace_s=doors.grace_s)
         log.info("gateway.stopped")
+
+
+def _settle_heap() -> None:
+    """What is loaded now stays, so collections need not look through it; a call's objects die without them.
+
+    Measured: collections took a fifth of a call's CPU, and a full one stopped all calls for 50 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 class _Plane(uvicorn.Server):

@@ -37,16 +37,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a step ended. A step that failed says why in `error`; `final` means that no other expert would do better,
+    """How a step ended. A step that failed says why in `error`, and perhaps when to come back (`retry_after_s`).
 
-    and then `param` and `code` are what that expert found wrong with the request.
+    `rejected` means that the expert found the request itself wrong, in `param` and with `code`; `final` that every other
+    expert would find so too (a context that is too long may fit elsewhere).
     """
 
     accepted: bool
     error: str | None = None
+    rejected: bool = False
     final: bool = False
     param: str | None = None
     code: str | None = None
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

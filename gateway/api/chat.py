@@ -77,7 +77,6 @@ def parse(body: bytes) -> ChatRequest:
         stream=bool(checked.stream),
         include_usage=bool(checked.stream_options and checked.stream_options.include_usage),
         needs=frozenset(_needs(checked)),
-        extension=checked.conclave or {},
     )
 
 

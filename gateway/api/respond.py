@@ -6,6 +6,7 @@ generator is closed here in every case, so that its record is written before thi
 
 import asyncio
 import os
+import random
 import time
 from collections.abc import Callable
 from contextlib import aclosing
@@ -19,12 +20,13 @@ from starlette.types import Receive, Scope, Send
 
 from conclave.gateway.api import headers
 from conclave.gateway.call import END, SILENCE, Call, ChatRequest, Chunk, ClientGone
-from conclave.gateway.errors import ConclaveError, InternalError, RequestTimeout, TooLarge
+from conclave.gateway.errors import ConclaveError, InternalError, RequestTimeout, TooLarge, Unavailable
 from conclave.gateway.pipeline import Pipeline
 
 WATCH_AFTER_S: Final = (
     0.02  # short calls are over before a task to watch their client would pay (upstream closes <= 50 ms)
 )
+SLOW_READER_S: Final = 5.0  # beyond the call's deadline, for a client to read the end of its stream
 DRAIN_BYTES: Final = (
     64 * 1024 * 1024
 )  # of an oversized body are read away, so that its client sees the 413, not a reset
@@ -49,6 +51,7 @@ class Client:
         self._receive = receive
         self._driver = asyncio.current_task()
         self._timer: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
 
     async def read(self, *, max_bytes: int, timeout_s: float) -> bytes:
@@ -85,14 +88,22 @@ class Client:
     async def _until_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._leave()
+
+    def must_read_within(self, seconds: float) -> None:
+        """Take a client for gone that has not read its stream by then: an expert waits for it."""
+        self._patience = asyncio.get_running_loop().call_later(seconds, self._leave)
+
+    def _leave(self) -> None:
         self.gone = True
         if self._driver is not None:
             self._driver.cancel()
 
     def unwatch(self) -> None:
         """Stop watching: the answer is whole, or nobody waits for it."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._patience):
+            if timer is not None:
+                timer.cancel()
         if self._watch is not None:
             self._watch.cancel()
 
@@ -103,11 +114,15 @@ class Respond:
     def __init__(self, pipeline: Callable[[], Pipeline], parse: Callable[[bytes], ChatRequest]) -> None:
         self._pipeline = pipeline
         self._parse = parse
+        self._random = random.Random(os.urandom(32))  # noqa: S311  an id is unique, not secret
+
+    def _new_id(self) -> str:
+        return f"req_{self._random.getrandbits(96):024x}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = Client(scope, receive)
-        call = Call(f"req_{os.urandom(12).hex()}", client, self._parse, datetime.now(UTC), time.monotonic())
-        answer = Answer(call, send)
+        call = Call(self._new_id(), client, self._parse, datetime.now(UTC), time.monotonic())
+        answer = Answer(call, client, send)
         try:
             async with aclosing(self._pipeline().answer(call)) as chunks:
                 async for chunk in chunks:
@@ -116,6 +131,7 @@ class Respond:
             await answer.fail(error)
         except (asyncio.CancelledError, ClientGone):
             if not client.gone:
+                await answer.fail(Unavailable("the gateway is stopping"))
                 raise
         except Exception:
             log.exception("call.broke", request_id=call.id)
@@ -127,8 +143,9 @@ class Respond:
 class Answer:
     """What goes back over the wire: a plain answer whole, after its record; a stream's head with its first chunk."""
 
-    def __init__(self, call: Call, send: Send) -> None:
+    def __init__(self, call: Call, client: Client, send: Send) -> None:
         self._call = call
+        self._client = client
         self._send = send
         self._started = False
         self._body = b""  # of a plain answer
@@ -138,6 +155,9 @@ class Answer:
             await self._send_plain(chunk)
             return
         if not self._started:
+            if self._call.grant is not None:
+                left_s = self._call.grant.deadline_s - time.monotonic()
+                self._client.must_read_within(left_s + SLOW_READER_S)
             await self._start(200, headers.STREAM)
         if chunk is SILENCE:
             await self._write(b": keep-alive\n\n")

@@ -175,6 +175,8 @@ class PooledUpstream:
         retried = error.kind in RETRIED or (error.kind == "status" and (error.upstream_status or 0) >= SERVER_ERROR)
         if not retried or error.final or self.attempt.transport_retries >= self._table.transport_retries:
             raise error
+        if error.kind == "cut" and self.attempt.first_byte_s is not None:  # it answered, and will be paid
+            raise error
         if self._next is _over:  # closed meanwhile
             raise error
         now_s = self._pool.now_s()

@@ -55,7 +55,7 @@ def route(question: str, config: Path | None, model: str, as_json: bool) -> None
     published = Published(_load(config).policy, classify=router.classify, model_digest=router.digest)
     rules = published.rules_for("")
     body = {"model": model, "messages": [{"role": "user", "content": question}]}
-    request = ChatRequest(body=body, model=model, stream=False, include_usage=False, needs=frozenset(), extension={})
+    request = ChatRequest(body=body, model=model, stream=False, include_usage=False, needs=frozenset())
     try:
         decision = rules.decide(request, rules.read(request), Scope())
     except ConclaveError as error:

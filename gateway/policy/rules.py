@@ -193,11 +193,14 @@ class Rules:
     def _give_up(self, outcomes: Sequence[router.Outcome], *, shown: bool) -> NoReturn:
         last = outcomes[-1] if outcomes else None
         words = _own_words(last.error if last and last.error else "no reason was given")
-        if last and last.final:
-            raise UpstreamRejected(words, param=last.param, code=last.code)
         if shown:
             raise NoExpertLeft(f"the expert failed after its answer had begun: {words}")
-        raise NoExpertLeft(f"no expert could answer ({len(outcomes)} asked); the last one said: {words}")
+        if last and last.rejected:
+            raise UpstreamRejected(words, param=last.param, code=last.code)
+        soonest_s = min((one.retry_after_s for one in outcomes if one.retry_after_s is not None), default=None)
+        raise NoExpertLeft(
+            f"no expert could answer ({len(outcomes)} asked); the last one said: {words}", retry_after_s=soonest_s
+        )
 
 
 def asked_text(segments: Sequence[Segment]) -> str:

@@ -6,6 +6,9 @@ the client's text in an error.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+VALUES: Final = 100_000  # JSON values below one key of the body: more cost time and mean nothing to an expert
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,11 @@ def check_utf8(text: str, *, place: str) -> None:
 
 def _check_value(value: object, *, place: str, nesting: int) -> None:
     level: list[object] = [value]
+    values = 0
     for _ in range(nesting):
+        values += len(level)
+        if values > VALUES:
+            raise BoundaryError(f"the request holds more than {VALUES} JSON values", place=place, too_large=True)
         below: list[object] = []
         for item in level:
             if isinstance(item, str):

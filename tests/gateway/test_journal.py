@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -108,12 +109,30 @@ def test_too_little_room_refuses_new_calls_and_still_records(bench: Bench) -> No
     bench.journal.ready()
     bench.disk.free_bytes = 1024
     bench.clock.advance(1)
-    with pytest.raises(Unavailable, match="nearly full"):
+    with pytest.raises(Unavailable, match="full or gone"):
         bench.journal.ready()
     assert bench.append() == 1
     bench.disk.free_bytes = 10**9
     bench.clock.advance(1)
     bench.journal.ready()
+
+
+def test_a_journal_whose_folder_is_gone_takes_no_more_calls(bench: Bench) -> None:
+    bench.journal.ready()
+    shutil.rmtree(bench.folder)
+    bench.clock.advance(1)
+    with pytest.raises(Unavailable, match="gone"):
+        bench.journal.ready()
+
+
+def test_a_disk_that_cannot_be_looked_at_takes_no_more_calls(bench: Bench) -> None:
+    def broken(_: Path) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    journal = bench.open(free=broken)
+    bench.clock.advance(1)
+    with pytest.raises(Unavailable):
+        journal.ready()
 
 
 def test_a_head_is_due_after_a_minute_or_a_thousand_rows(bench: Bench) -> None:

@@ -212,6 +212,39 @@ async def test_a_refusal_asks_nobody_and_is_recorded(
     assert not expert.asked
 
 
+@BOTH
+async def test_a_context_too_long_for_one_expert_may_fit_the_next(stream: bool) -> None:
+    house = House(failing("a", "rejected", code="context_length_exceeded"), FakeExpert("b", answer="four"))
+    assert text(await house.run(request(stream=stream))) == "four"
+
+
+async def test_a_context_too_long_for_all_is_the_clients_error() -> None:
+    house = House(failing("a", "rejected", code="context_length_exceeded"))
+    with pytest.raises(UpstreamRejected) as refused:
+        await house.run(request())
+    assert (refused.value.status, refused.value.retry) == (400, False)
+    assert refused.value.code == "context_length_exceeded"
+
+
+async def test_when_all_are_busy_the_soonest_time_to_come_back_is_told() -> None:
+    house = House(failing("a", "rate_limited", retry_after_s=20.0), failing("b", "rate_limited", retry_after_s=3.0))
+    with pytest.raises(NoExpertLeft) as busy:
+        await house.run(request())
+    assert busy.value.retry_after_s == 3.0
+
+
+async def test_an_answer_without_a_word_counts_against_its_expert() -> None:
+    silent = FakeExpert("a", pieces=("",), failure=ExpertFailed("over", kind="cut"), after=1)
+    house = House(silent, FakeExpert("b", answer="four"))
+    assert text(await house.run(request(stream=True))) == "four"
+    assert house.records[0].attempts[0].failure == "cut"
+
+
+async def test_a_large_body_is_read_in_a_thread_with_the_same_result() -> None:
+    house = House(FakeExpert("a", answer="four"))
+    assert text(await house.run(request(padding="x" * 300_000))) == "four"
+
+
 async def test_a_call_out_of_time_ends_as_such() -> None:
     clock = FakeClock()
     house = House(FakeExpert("a", first_s=61, now_s=clock.now_s, sleep=clock.sleep), now_s=clock.now_s)

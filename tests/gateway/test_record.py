@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from conclave.gateway.access.scope import Grant, Scope
-from conclave.gateway.call import Attempt, Call, ChatRequest, Chunk, ClientGone, Reply, Source
+from conclave.gateway.call import SILENCE, Attempt, Call, ChatRequest, Chunk, ClientGone, Reply, Source
 from conclave.gateway.errors import (
     DeadlineExceeded,
     ExpertFailed,
@@ -90,7 +90,7 @@ def whole(*, stream: bool = True, keep_text: bool = False) -> Call:
     call.grant = Grant("acme", "key_7", Scope(), deadline_s=200.0)
     call.rules = cast(Rules, Policy(keep_text=keep_text))
     body = {"model": "auto", "messages": [{"role": "user", "content": QUESTION}]}
-    call.request = ChatRequest(body, "auto", stream, include_usage=True, needs=frozenset(), extension={})
+    call.request = ChatRequest(body, "auto", stream, include_usage=True, needs=frozenset())
     call.segments = (Segment(Origin.USER, QUESTION, QUESTION, "messages[0]"),)
     found = Classification("math", PROBABILITIES["math"], unsure=True, probabilities=PROBABILITIES)
     steps = (Step("prover", "category"), Step("general", "fallback"))
@@ -184,6 +184,15 @@ def test_a_call_that_ended_badly_has_a_row_too(  # noqa: PLR0913, PLR0917  one r
     assert QUESTION not in str(row)
 
 
+def test_a_stream_that_was_kept_alive_and_then_failed_had_its_200_too(record: Recorder, paper: Paper) -> None:
+    call = whole()
+    call.reply = Reply(stream=True, include_usage=False, digest_key=b"k")
+    call.reply.feed(SILENCE)
+    call.end(100.7, NoExpertLeft("none"))
+    record(call)
+    assert paper.rows[-1]["status"] == 200
+
+
 def test_a_stream_that_broke_had_its_200_already(record: Recorder, paper: Paper) -> None:
     for stream, status in ((True, 200), (False, 502)):
         call = whole(stream=stream)
@@ -194,7 +203,7 @@ def test_a_stream_that_broke_had_its_200_already(record: Recorder, paper: Paper)
 
 def test_a_long_model_name_is_cut(record: Recorder, paper: Paper) -> None:
     call = opened()
-    call.request = ChatRequest({}, "m" * 9_999, False, include_usage=False, needs=frozenset(), extension={})
+    call.request = ChatRequest({}, "m" * 9_999, False, include_usage=False, needs=frozenset())
     call.end(100.1, InvalidRequest("unknown"))
     record(call)
     assert paper.rows[0]["model"] == "m" * 128

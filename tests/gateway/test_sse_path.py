@@ -1,4 +1,4 @@
-"""The whole way of a stream, from an upstream's raw bytes to what the client is shown: any damage, any cut, one record."""
+"""The whole way of a stream, from raw bytes of an upstream to what is shown: any damage, any cut, one record."""
 
 import asyncio
 from itertools import pairwise

@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from conclave.gateway.access.scope import Grant, Scope
 from conclave.gateway.api.chat import parse
-from conclave.gateway.api.respond import Respond
+from conclave.gateway.api.respond import SLOW_READER_S, Respond
 from conclave.gateway.call import END, SILENCE, Call, Chunk
 from conclave.gateway.errors import DeadlineExceeded, Forbidden
 
@@ -170,3 +172,37 @@ async def test_a_body_that_does_not_come_times_out() -> None:
     wire.receive = slow  # type: ignore[method-assign]
     await wire.call(Scripted(says(END), timeout_s=0.05))
     assert wire.status == 408
+
+
+async def test_a_client_that_does_not_read_is_taken_for_gone_after_the_deadline() -> None:
+    class Stuck(Wire):
+        async def send(self, message: Any) -> None:
+            await super().send(message)
+            if message["type"] == "http.response.body":
+                await asyncio.Event().wait()
+
+    def late(call: Call) -> AsyncGenerator[Chunk, None]:
+        call.grant = Grant("t", None, Scope(), deadline_s=time.monotonic() - SLOW_READER_S + 0.05)
+        return says(Chunk(b"{}"), Chunk(b"{}"), END)(call)
+
+    pipeline = Scripted(late)
+    await Stuck(STREAM).call(pipeline)
+    assert isinstance(pipeline.ended_with, GeneratorExit)
+
+
+async def test_a_call_that_is_cut_by_a_stop_says_so() -> None:
+    for body, said in ((BODY, b'"code":"unavailable"'), (STREAM, b'data: {"error"')):
+        wire, begun = Wire(body), asyncio.Event()
+
+        async def until_cut(_: Call, begun: asyncio.Event = begun, body: bytes = body) -> AsyncGenerator[Chunk, None]:
+            if body is STREAM:
+                yield Chunk(b"{}")
+            begun.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.ensure_future(wire.call(Scripted(until_cut)))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert said in wire.body

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import random
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,9 @@ from conclave.gateway.experts.api import Upstream
 from conclave.gateway.experts.pool import Deployment, Pool, PooledUpstream, PoolEntry
 from conclave.gateway.prompt import Prompt
 from conclave.gateway.testing import FakeClock, FakeExpert
+
+from .asking import expert_at, prompt
+from .raw_server import CLOSE, PLAIN, RawServer, answer
 
 PROMPT = Prompt({"messages": [{"role": "user", "content": "hello"}], "stream": True}, stream=True)
 
@@ -327,3 +331,12 @@ def test_a_deployment_needs_weight_and_a_label_of_its_own() -> None:
         Deployment("a", FakeExpert(), 0)
     with pytest.raises(ValueError, match="label"):
         Pool({"e": (Deployment("a", FakeExpert()), Deployment("a", FakeExpert()))})
+
+
+async def test_an_answer_that_broke_off_midway_is_not_paid_twice() -> None:
+    half = [answer(PLAIN)[:-10], CLOSE]
+    async with RawServer(half) as server, expert_at(server.url) as expert:
+        pool = Pool({"e": PoolEntry([Deployment("one", expert)], transport_retries=2)})
+        with pytest.raises(ExpertFailed), pool.open("e", prompt(False), deadline_s=time.monotonic() + 5) as upstream:
+            await anext(upstream)
+    assert (upstream.attempt.failure, len(server.requests)) == ("cut", 1)

@@ -72,8 +72,6 @@ def ask() -> Ask:
 
     def request(text: Any = "why?", *, model: str = "auto", needs: tuple[str, ...] = (), **body: Any) -> ChatRequest:
         whole = {"model": model, "messages": [{"role": "user", "content": text}]} | body
-        return ChatRequest(
-            body=whole, model=model, stream=False, include_usage=False, needs=frozenset(needs), extension={}
-        )
+        return ChatRequest(body=whole, model=model, stream=False, include_usage=False, needs=frozenset(needs))
 
     return request

@@ -57,7 +57,7 @@ def test_no_decision_leaves_the_reach_or_asks_for_what_an_expert_lacks(
     rules = Published(document, classify=lambda _: said, model_digest="").rules_for("t")
     own = document.tenants["t"].experts
     body = {"messages": [{"role": "user", "content": "x"}]}
-    request = ChatRequest(body=body, model=model, stream=False, include_usage=False, needs=needs, extension={})
+    request = ChatRequest(body=body, model=model, stream=False, include_usage=False, needs=needs)
 
     def decide() -> Decision:
         return rules.decide(request, rules.read(request), scope)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from conclave.safety.boundary.caps import BoundaryError, check_shape
+from conclave.safety.boundary.caps import VALUES, BoundaryError, check_shape
 
 
 def nested(depth: int) -> object:
@@ -41,3 +41,10 @@ def test_a_lone_surrogate_anywhere_is_refused(body: dict[str, object]) -> None:
 
 def test_an_emoji_is_no_lone_surrogate() -> None:
     check_shape({"user": "😀", "messages": [{"role": "user", "content": "日本 é"}]}, nesting=10)
+
+
+def test_more_values_than_mean_anything_are_refused() -> None:
+    check_shape({"x": [0] * (VALUES - 1)}, nesting=64)
+    with pytest.raises(BoundaryError) as refused:
+        check_shape({"x": [0] * VALUES}, nesting=64)
+    assert refused.value.too_large
