@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -17,12 +18,14 @@ from conclave.gateway.admin.app import create_admin_app
 from conclave.gateway.api import chat, headers, health
 from conclave.gateway.api.models import list_models
 from conclave.gateway.api.respond import Respond, head_of
-from conclave.gateway.errors import ConclaveError, Refused
+from conclave.gateway.errors import ConclaveError, InternalError, Refused
 from conclave.gateway.replica import Replica, open_replica
 from conclave.gateway.settings import Settings
 from conclave.gateway.telemetry.spans import native
 
 CHAT: Final = "/v1/chat/completions"
+
+log = structlog.get_logger()
 
 
 class Door(FastAPI):
@@ -46,8 +49,12 @@ class Door(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._chat is not None and scope["type"] == "http" and scope["path"] == CHAT and scope["method"] == "POST":
             await self._chat(scope, receive, send)
-        else:
+            return
+        try:
             await super().__call__(scope, receive, send)
+        except Exception:
+            if scope["type"] != "http":
+                raise  # of a request: `_broke` has answered and logged it, Starlette raises it for servers that log
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -71,7 +78,8 @@ def create_app(settings: Settings) -> FastAPI:
         return {**replica().checks(), "serving": "draining" if app.state.draining else "ok"}
 
     async def models(request: Request) -> JSONResponse:
-        return JSONResponse(await list_models(replica().pipeline, head_of(request.scope)))
+        opened = replica()
+        return await list_models(opened.pipeline, opened.recorder, head_of(request.scope), request_id=_id(request))
 
     endpoint = Respond(lambda: replica().pipeline, chat.parse)
     app = Door(endpoint, spans=settings.server.telemetry.spans, lifespan=lifespan)
@@ -80,18 +88,39 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.routes(checks))
     app.add_exception_handler(ConclaveError, _refused)
     app.add_exception_handler(HTTPException, _not_served)
+    app.add_exception_handler(Exception, _broke)
     return app
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
+def _id(request: Request) -> str:
+    """The request's id, made when it is first asked for."""
+    if not hasattr(request.state, "request_id"):
+        request.state.request_id = headers.new_id()
+    return str(request.state.request_id)
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
     """The envelope for endpoints that FastAPI serves."""
     assert isinstance(error, ConclaveError)  # noqa: S101  as registered
-    about = {name.decode(): value.decode() for name, value in headers.error_headers(error)}
-    return JSONResponse(error.envelope(), error.status, about)
+    return _enveloped(request, error, error.status)
 
 
 async def _not_served(request: Request, error: Exception) -> JSONResponse:
     """Unknown paths and wrong methods, in the same envelope."""
     assert isinstance(error, HTTPException)  # noqa: S101  as registered
     words = Refused(f"{request.method} {request.url.path[:100]}: {error.detail}", code="not_found")
-    return JSONResponse(words.envelope(), error.status_code, {**(error.headers or {}), "x-should-retry": "false"})
+    answer = _enveloped(request, words, error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _broke(request: Request, _: Exception) -> JSONResponse:
+    """A bug of ours in an endpoint that FastAPI serves; `Respond` sees to its own."""
+    log.exception("request.broke", request_id=_id(request))
+    words = InternalError("an error of the gateway's own; its log has it under the request id")
+    return _enveloped(request, words, words.status)
+
+
+def _enveloped(request: Request, error: ConclaveError, status: int) -> JSONResponse:
+    about = headers.request_headers(_id(request)) + headers.error_headers(error)
+    return JSONResponse(error.envelope(), status, headers.as_text(about))

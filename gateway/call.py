@@ -124,6 +124,10 @@ class Head(Protocol):
     def authorization(self) -> str | None: ...
     @property
     def source(self) -> str: ...  # the peer's address, without the port
+    @property
+    def origin(self) -> str | None: ...  # what page made a browser send it
+    @property
+    def host(self) -> str | None: ...  # the name that it was sent to
 
 
 class Source(Protocol):

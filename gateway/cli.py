@@ -1,8 +1,8 @@
 """The command `conclave`: it knows its commands by name and one line each, and imports a room's only to run it."""
 
 import importlib
+import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -79,11 +79,21 @@ def serve(config: Path | None, host: str | None, port: int | None, admin_port: i
         admin_port=server.admin_port,
         grace_s=server.grace_s,
     )
-    running = Server(create_app(settings), doors, announce=lambda bound: _announce(settings, bound))
+    serving: list[Bound] = []
+
+    def announce(bound: "Bound") -> None:
+        serving.append(bound)
+        _announce(settings, bound)
+
+    running = Server(create_app(settings), doors, announce=announce)
     try:
         running.run()
     except (NoKeysError, PortTakenError) as error:
         raise click.ClickException(str(error)) from error
+    except (OSError, ValueError) as error:
+        if serving:
+            raise
+        raise click.ClickException(_why_not_started(error, server.state_dir)) from error
     except Exception as error:
         if type(error).__name__ == "StateError":  # by name: importing it would import SQLAlchemy for every start
             raise click.ClickException(str(error)) from error
@@ -129,6 +139,17 @@ def _settings(config: Path | None, **overrides: object) -> "Settings":
         ) from error
 
 
+def _why_not_started(error: OSError | ValueError, state_dir: Path) -> str:
+    """One line: what hindered the start, and what to do where the error itself does not say it."""
+    if isinstance(error, OSError) and error.filename is not None:
+        why = f"{error.filename}: {error.strerror}; server.state_dir, {state_dir}, must be a folder of this user's own"
+    elif isinstance(error, ValueError) and not str(error).startswith("expert "):
+        why = f"{error}; restore the files in {state_dir / 'keys'} from a backup"
+    else:
+        why = str(error)
+    return "cannot start: " + " ".join(why.split())
+
+
 def _announce(settings: "Settings", bound: "Bound") -> None:
     """For the person who started it, on stderr: where it is, who answers, what to do next."""
     from conclave.gateway.serve import url_of  # noqa: PLC0415
@@ -152,11 +173,26 @@ def _hand_to_audit(context: click.Context, args: list[str]) -> None:
 
     context.meta[TABLES] = _witnessed
     if "prune" in args:
-        from conclave.gateway.policy.source import ConfigError  # noqa: PLC0415
-        from conclave.gateway.settings import load_settings  # noqa: PLC0415
+        context.meta[KEEP_DAYS] = _keep_days()
 
-        with suppress(ConfigError):  # `prune` then asks for what it must know
-            context.meta[KEEP_DAYS] = load_settings().policy.audit.keep_days
+
+def _keep_days() -> int | None:
+    """The policy's retention, read from the file alone: pruning asks no server what experts it offers.
+
+    None where no file can be read or none says it: `prune` then asks for what it must know.
+    """
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from conclave.gateway.policy.document import PolicyDocument  # noqa: PLC0415
+    from conclave.gateway.policy.source import ConfigError, read_source  # noqa: PLC0415
+    from conclave.gateway.settings import DEFAULT_FILE  # noqa: PLC0415
+
+    try:
+        source = read_source(Path(os.environ.get("CONCLAVE_CONFIG") or DEFAULT_FILE))
+        policy = PolicyDocument.model_validate(source.data.get("policy") or {})
+    except (ConfigError, ValidationError):
+        return None
+    return None if source.problems else policy.audit.keep_days
 
 
 def _witnessed(url: str) -> "Iterator[Witnessed]":

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from conclave.gateway.call import Attempt, Call, Reply, Usage
+from conclave.gateway.call import Attempt, Call, Head, Reply, Usage
 from conclave.gateway.errors import ConclaveError, Unauthenticated, Unavailable
 from conclave.router.api import Decision
 from conclave.safety.api import Segment
@@ -49,16 +49,19 @@ class Recorder:
 
     def __call__(self, call: Call) -> None:
         """Append the call's row. Raises Unavailable if a call that was answered has no row: it must not end well."""
-        now = self._now()
         if isinstance(call.error, Unauthenticated):
-            with self._lock:
-                self._count(call, now)
+            self.refused(call.source.head, call.error, call.id)
             return
         try:
-            self._append(row_of(call, now, self._digest))
+            self._append(row_of(call, self._now(), self._digest))
         except Unavailable:
             if call.error is None:
                 raise
+
+    def refused(self, head: Head, error: Unauthenticated, request_id: str) -> None:
+        """Count a request without a good key; one that was no call leaves no other trace."""
+        with self._lock:
+            self._count(head.source, error, request_id, self._now())
 
     def tick(self) -> None:
         """Write the counts of a minute that is over. Call it every few seconds."""
@@ -70,16 +73,16 @@ class Recorder:
         with self._lock:
             self._turn(self._now(), over=True)
 
-    def _count(self, call: Call, now: datetime) -> None:
+    def _count(self, address: str, error: Unauthenticated, request_id: str, now: datetime) -> None:
         self._turn(now, over=False)
-        source = self._digest(call.source.head.source)
+        source = self._digest(address)
         if source not in self._unknown.later and len(self._unknown.later) >= MOST_SOURCES:
             source = OTHERS
         if source in self._unknown.later:
             self._unknown.later[source] += 1
             return
         self._unknown.later[source] = 0
-        about = {"request_id": call.id, "status": Unauthenticated.status, "code": _code(call.error)}
+        about = {"request_id": request_id, "status": Unauthenticated.status, "code": _code(error)}
         self._append_unknown(source, 1, now, about)
 
     def _turn(self, now: datetime, *, over: bool) -> None:

@@ -44,6 +44,7 @@ class Replica:
     """What serves calls, and what the control plane shows of it."""
 
     pipeline: Pipeline
+    recorder: Recorder
     keys: KeyRing
     journal: "Journal"
     registry: "CollectorRegistry"
@@ -87,7 +88,7 @@ async def open_replica(settings: Settings) -> AsyncIterator[Replica]:
             allow_anonymous=is_loopback(server.host),
         )
         pipeline = Pipeline(access=access, policy=policy, experts=experts, record=recorder, digest_key=digest_key)
-        yield Replica(pipeline, keys, journal, registry)
+        yield Replica(pipeline, recorder, keys, journal, registry)
 
 
 def _open_database(server: ServerSettings) -> "Database":

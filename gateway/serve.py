@@ -18,12 +18,16 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+import msgspec
 import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from conclave.gateway.api import headers
+from conclave.gateway.errors import Refused
 
 KEEP_ALIVE_S: Final = 75  # longer than clients keep an idle connection, so that they close it, not we
 BACKLOG: Final = 2048
@@ -172,21 +176,63 @@ class _Plane(uvicorn.Server):
 
 
 class Connection(HttpToolsProtocol):
-    """An HTTP/1.1 connection whose next request's head must be whole within `head_s`, and small."""
+    """An HTTP/1.1 connection whose next request's head must be whole within `head_s`, and small.
+
+    A refusal answers before its request's body is whole. The rest is read away, then the connection goes on (or closes,
+    as was said); what does not end within `drain_s` and `drain_bytes` is hung up on, without a second answer.
+    """
 
     head_s: ClassVar = 10.0
+    drain_s: ClassVar = 30.0
+    drain_bytes: ClassVar = 64 * 1024 * 1024
     _late: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _drained_bytes = 0
+    _in_body = False
+    _closes = False
+    _corked: "Corked"
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self.transport = Corked(transport, self.loop)  # type: ignore[assignment]  # a transport to those who write
+        self._corked = Corked(transport, self.loop, stays_open=self._stays_open)
+        self.transport = self._corked  # type: ignore[assignment]  # a transport to those who write
         self._late = self.loop.call_later(self.head_s, self._too_late)
 
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._in_body = True
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_body = False
+        if self._closes:
+            self.transport.close()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_draining:
+            self._unset_keepalive_if_required()
+            self._drained_bytes = 0
+            self._late = self.loop.call_later(self.drain_s, self._too_late)
+
+    @property
+    def _is_draining(self) -> bool:
+        """Whether what comes in is the rest of a body whose answer is whole."""
+        return self._in_body and self.cycle.response_complete
+
+    def _stays_open(self) -> bool:
+        """Asked when the connection is to be closed: not yet, while its client is still sending."""
+        self._closes = self._is_draining
+        return self._closes
+
     def data_received(self, data: bytes) -> None:
+        draining = self._is_draining
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:  # a request is being served
             self._no_longer_late()
+            return
+        if draining:
+            self._drained(len(data))
             return
         self._head_bytes += len(data)
         if self._late is None:
@@ -194,9 +240,32 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self._refuse(b"431 Request Header Fields Too Large", "the request's headers are too large")
 
+    def _drained(self, size: int) -> None:
+        if not self._in_body:  # it is over, so the connection is kept as after any answer
+            self._no_longer_late()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+            return
+        self._drained_bytes += size
+        if self._drained_bytes > self.drain_bytes:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        self._in_body = False
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        """As uvicorn's, but the end of the process waits for no body that nobody wants."""
+        if self._is_draining:
+            self._hang_up()
+        else:
+            super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._no_longer_late()
         super().connection_lost(exc)
+        self._corked.forget()
 
     def send_400_response(self, msg: str) -> None:
         """As uvicorn's, in the form that clients of this API read."""
@@ -212,16 +281,25 @@ class Connection(HttpToolsProtocol):
         self._late = None
         if self.transport.is_closing():
             return
-        if self._head_bytes:
+        if self._is_draining:
+            self._hang_up()
+        elif self._head_bytes:
             self._refuse(b"408 Request Timeout", "the request's headers did not arrive in time")
         else:
             self.transport.close()
 
     def _refuse(self, status: bytes, message: str) -> None:
-        body = b'{"error":{"message":"%b","type":"invalid_request_error","param":null,"code":null}}' % message.encode()
-        head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(head % (status, len(body)) + body)
-        self.transport.close()
+        """Answer by itself and close; where an answer has begun, a second one would be read as part of it."""
+        cycle = self.cycle
+        begun = cycle is not None and cycle.response_started and (self._in_body or not cycle.response_complete)
+        if not begun and not self.pipeline:
+            error = Refused(message)
+            body = msgspec.json.encode(error.envelope())
+            about = [headers.PLAIN, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+            about += headers.request_headers(headers.new_id()) + headers.error_headers(error)
+            lines = b"".join(b"%b: %b\r\n" % field for field in about)
+            self.transport.write(b"HTTP/1.1 %b\r\n%b\r\n%b" % (status, lines, body))
+        self._hang_up()
 
 
 @asynccontextmanager
@@ -257,11 +335,18 @@ class Corked:
     else that the gateway does.
     """
 
-    __slots__ = ("_loop", "_pending", "_transport")
+    __slots__ = ("_loop", "_pending", "_stays_open", "_transport")
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        stays_open: Callable[[], bool] | None = None,
+    ) -> None:
         self._transport = transport
         self._loop = loop
+        self._stays_open = stays_open
         self._pending: list[bytes] = []
 
     def write(self, data: bytes) -> None:
@@ -270,8 +355,14 @@ class Corked:
         self._pending.append(data)
 
     def close(self) -> None:
+        """Write what waits and close, unless who made this has it `stays_open`: they then close it later."""
         self._flush()
-        self._transport.close()
+        if self._stays_open is None or not self._stays_open():
+            self._transport.close()
+
+    def forget(self) -> None:
+        """Let go of who made this, so that both are freed without a collection."""
+        self._stays_open = None
 
     def _flush(self) -> None:
         data = b"".join(self._pending)

@@ -25,6 +25,7 @@ QUICK_WORK: Final = 1_000_000  # characters indexed times terms asked: 4 terms i
 TERM_CHARS: Final = range(2, 101)  # a single letter or digit says nothing, a longer "word" is no word
 WORD: Final = re.compile(r"[^\W_]+(?:_+[^\W_]+)*")  # OPENAI_API_KEY is one term; FTS5 reads it as a phrase
 ON, OFF = "\x02", "\x03"  # around a hit: char(2) and char(3) in SPOTS
+UNMARKED: Final = str.maketrans({ON: " ", OFF: " "})
 
 TABLE: Final = """CREATE VIRTUAL TABLE IF NOT EXISTS passages
     USING fts5(title, path, text, source UNINDEXED, span UNINDEXED, tokenize = 'porter unicode61')"""
@@ -71,7 +72,10 @@ class Store:
         return self._in_memory and self._chars * len(terms(query)) <= QUICK_WORK
 
     def add(self, passages: Iterable[Passage]) -> None:
-        rows = [(*_title_and_path(p.heading), p.text, p.source, f"{p.start}:{p.end}") for p in passages]
+        """Index them; the two control characters that mark hits become spaces in their text."""
+        rows = [
+            (*_title_and_path(p.heading), p.text.translate(UNMARKED), p.source, f"{p.start}:{p.end}") for p in passages
+        ]
         with self._lock, self._database:
             self._database.executemany(ADD, rows)
             self._count += len(rows)

@@ -39,8 +39,8 @@ class Step:
 class Outcome:
     """How a step ended. A step that failed says why in `error`, and perhaps when to come back (`retry_after_s`).
 
-    `rejected` means that the expert found the request itself wrong, in `param` and with `code`; `final` that every other
-    expert would find so too (a context that is too long may fit elsewhere).
+    `rejected` means that the expert found the request itself wrong, in `param` and with `code`; `final` that every
+    other expert would find so too (a context that is too long may fit elsewhere).
     """
 
     accepted: bool

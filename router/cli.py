@@ -12,6 +12,7 @@ import click
 from conclave.router.api import Classification
 
 DATA: Final = "CONCLAVE_DATA"
+TRAIN_EXTRA: Final = ("scipy", "threadpoolctl")
 _folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -26,8 +27,8 @@ def router() -> None:
 def classify(file: str, field: str) -> None:
     """Classify each row of FILE: one JSON line a row, on stdout.
 
-    A row that is no JSON object, or has no text, is reported on stderr with its line number; the others are
-    classified, and the exit status is 1 at the end.
+    A row that is no JSON object, has no text, or has an id that cannot be written again, is reported on stderr with its
+    line number; the others are classified, and the exit status is 1 at the end.
     """
     import msgspec  # noqa: PLC0415  the group is mounted by the main command: its imports are everyone's
     from tqdm import tqdm  # noqa: PLC0415
@@ -43,12 +44,12 @@ def classify(file: str, field: str) -> None:
                 continue
             try:
                 row = read_row(line)
-                text = text_of(row, field)
+                text, name = text_of(row, field), id_of(row, number)
             except ValueError as error:
                 bad += 1
                 click.echo(f"{file}: line {number}: {error}", err=True)
                 continue
-            out.write(msgspec.json.encode(as_row(row.get("id", number), model.classify(text))) + b"\n")
+            out.write(msgspec.json.encode(as_row(name, model.classify(text))) + b"\n")
     if bad:
         click.echo(f"{bad} bad row{'s' if bad > 1 else ''} skipped", err=True)
         sys.exit(1)
@@ -75,8 +76,15 @@ def evaluate(data: Path, *, as_json: bool) -> None:
 def train(data: Path, out: Path | None) -> None:
     """Train the shipped classifier again, bit for bit; needs the `train` extra."""
     from conclave.router.encoder import ARTIFACTS  # noqa: PLC0415
-    from conclave.router.train.run import train as run  # noqa: PLC0415
 
+    try:
+        from conclave.router.train.run import train as run  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TRAIN_EXTRA:
+            raise
+        raise click.ClickException(
+            f"{error.name} is not installed: run `make install EXTRAS=train` in the repository"
+        ) from error
     run(data, out or ARTIFACTS, say=lambda line: click.echo(line, err=True))
 
 
@@ -87,9 +95,12 @@ def read_row(line: bytes) -> dict[str, object]:
     import msgspec  # noqa: PLC0415
 
     try:
-        row = msgspec.json.decode(line)
-    except msgspec.DecodeError:
-        row = json.loads(line)  # it alone takes lone surrogates, which real logs hold
+        try:
+            row = msgspec.json.decode(line)
+        except msgspec.DecodeError:
+            row = json.loads(line)  # it alone takes lone surrogates, which real logs hold
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004  a wrong row, not a wrong call
     return row
@@ -103,6 +114,16 @@ def text_of(row: dict[str, object], field: str) -> str:
     if not isinstance(text, str):
         raise ValueError(f"{field!r} is no string")  # noqa: TRY004  a wrong row, not a wrong call
     return text
+
+
+def id_of(row: dict[str, object], number: int) -> object:
+    """The row's id, else its line's number; raises ValueError."""
+    import msgspec  # noqa: PLC0415
+
+    try:
+        return msgspec.Raw(msgspec.json.encode(row.get("id", number)))
+    except (UnicodeEncodeError, RecursionError):
+        raise ValueError("'id' cannot be written as JSON in UTF-8") from None
 
 
 def as_row(name: object, found: Classification) -> dict[str, object]:

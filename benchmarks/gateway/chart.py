@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.gateway.claims import CLAIMS, Bound, Claim
 from benchmarks.gateway.results import Results
+from benchmarks.gateway.table import shown
 from benchmarks.gateway.targets import CONCLAVE, DIRECT, REFERENCE
 
 SHOWN: Final = (
@@ -48,7 +49,7 @@ def _panel(panel: Axes, claim: Claim, results: Results) -> None:
     bars = {target: value for target, value in medians.items() if value is not None}
     names, values = list(bars), list(bars.values())
     drawn = panel.barh(names, values, color=[COLOURS.get(name, OTHERS) for name in names])
-    panel.bar_label(drawn, fmt="{:.3g}", padding=3, fontsize=8)
+    panel.bar_label(drawn, labels=[shown(value) for value in values], padding=3, fontsize=8)
     panel.invert_yaxis()
     panel.margins(x=0.2)
     panel.set_title(f"{claim.label} [{claim.unit}]", fontsize=8)

@@ -38,8 +38,12 @@ def _cell(claim: Claim, results: Results, target: str) -> str:
     if value is None:
         return "-"
     ratio = results.to_reference(target, claim.metric)
-    shown = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004  three figures are enough
-    return shown if ratio is None or target == REFERENCE else f"{shown} ({ratio:.2g}x)"
+    return shown(value) if ratio is None or target == REFERENCE else f"{shown(value)} ({ratio:.2g}x)"
+
+
+def shown(value: float) -> str:
+    """A figure as a person reads it: three digits are enough."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004  from here on all digits stand
 
 
 def _line(cells: list[str]) -> str:

@@ -7,14 +7,16 @@ is good now, there is no call. Nothing here blocks.
 import ipaddress
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 import structlog
 
 from conclave.gateway.access.keys import PREFIX, KeyRing, StoredKey
 from conclave.gateway.access.scope import Grant, RateState, Scope
 from conclave.gateway.call import Head
-from conclave.gateway.errors import RateLimited, Unauthenticated
+from conclave.gateway.errors import Forbidden, RateLimited, Unauthenticated
 from conclave.gateway.state.counters import Counters
 
 ANONYMOUS: Final = "anonymous"  # the tenant of callers without a key
@@ -60,10 +62,11 @@ class Access:
         self._now_s = now_s
 
     async def admit(self, head: Head) -> Grant:
-        """Raises Unavailable, Unauthenticated or RateLimited."""
+        """Raises Unavailable, Unauthenticated, Forbidden or RateLimited."""
         self._journal_ready()
         token = bearer(head.authorization)
         if self._allow_anonymous and self._keys.empty and (token is None or not token.startswith(PREFIX)):
+            forbid_web_pages(head)
             return await self._grant(ANONYMOUS, None, EVERYTHING)  # clients that insist on a key may send any
         key = self._keys.verify(token) if token is not None else None
         if key is None:
@@ -111,6 +114,31 @@ def bearer(authorization: str | None) -> str | None:
     scheme, _, token = authorization.partition(" ")
     token = token.strip()
     return token if token and scheme.lower() == "bearer" else None
+
+
+def forbid_web_pages(head: Head) -> None:
+    """Raises Forbidden for what a page out of the web may have made a browser of this machine send.
+
+    A page of another origin (CSRF) is named in `Origin`, one that has its name resolve to 127.0.0.1 (DNS rebinding) in
+    `Host`. Programs send no `Origin`, and HTTP/1.0 may come without `Host`.
+    """
+    from_page = head.origin is not None and not _is_own(head.origin.partition("//")[2])
+    if from_page or (head.host is not None and not _is_own(head.host)):
+        raise Forbidden(
+            "without an API key only this machine's own programs are served, at a loopback address: "
+            "create a key (`conclave keys create`) to use it from there",
+            code="cross_origin",
+        )
+
+
+@lru_cache(maxsize=64)  # a client sends the same with every call; to parse it takes 4 us
+def _is_own(authority: str) -> bool:
+    """Whether `name[:port]` names this machine and nothing else."""
+    try:
+        name = urlsplit(f"//{authority}").hostname or ""
+    except ValueError:
+        return False
+    return name.endswith(".localhost") or is_loopback(name)
 
 
 def require_keys_for(host: str, ring: KeyRing) -> None:

@@ -1,6 +1,7 @@
 """The dialect of `POST /v1/chat/completions`: a body is checked against the OpenAI API and becomes a ChatRequest.
 
-Known fields are checked for type and range; unknown ones travel on to the expert as they are.
+Known fields are checked for type and range; unknown ones travel on to the expert as they are. Which kinds of content
+parts may pass is for the policy to say.
 """
 
 import re
@@ -11,6 +12,7 @@ from msgspec import Meta, Struct
 
 from conclave.gateway.call import JSON, ChatRequest
 from conclave.gateway.errors import InvalidRequest
+from conclave.gateway.policy.rules import PART_NEEDS
 
 PARAM: Final = re.compile(r" - at `\$\.?(.*)`$")  # msgspec ends its messages with the path of the wrong value
 
@@ -103,18 +105,6 @@ def _needs(body: Body) -> list[str]:
         "json_mode": body.response_format and body.response_format.type == "json_object",
         "json_schema": body.response_format and body.response_format.type == "json_schema",
     }
-    parts = {PART_NEEDS[part.type] for part in _parts(body) if part.type in PART_NEEDS}
-    return [need for need, wanted in asked.items() if wanted] + sorted(parts)
-
-
-PART_NEEDS: Final = {"image_url": "images", "input_audio": "audio", "file": "files"}
-TEXT_PARTS: Final = frozenset({"text", "refusal"})
-
-
-def _parts(body: Body) -> list[Part]:
     parts = [part for message in body.messages if isinstance(message.content, list) for part in message.content]
-    for part in parts:
-        if part.type not in PART_NEEDS and part.type not in TEXT_PARTS:
-            known = ", ".join(sorted(PART_NEEDS.keys() | TEXT_PARTS))
-            raise InvalidRequest(f"unknown content part type {part.type[:64]!r}; known: {known}", param="messages")
-    return parts
+    needed = {PART_NEEDS[part.type] for part in parts if part.type in PART_NEEDS}
+    return [need for need, wanted in asked.items() if wanted] + sorted(needed)

@@ -1,5 +1,8 @@
-"""The response headers: what the gateway says of a call beside its answer. Never user text."""
+"""The response headers: what the gateway says of a request beside its answer. Never user text."""
 
+import os
+import random
+from functools import cache
 from typing import Final, TypeAlias
 
 from conclave.gateway.access.scope import RateState
@@ -19,16 +22,30 @@ EXPLAINED: Final = {
 }
 
 
+def new_id() -> str:
+    """A request's id: in the answer, the record and the log."""
+    return f"req_{_random().getrandbits(96):024x}"
+
+
+@cache
+def _random() -> random.Random:
+    return random.Random(os.urandom(32))  # noqa: S311  an id is unique, not secret
+
+
 def call_headers(call: Call) -> Headers:
     """Request id, rate limit and, as far as it is known, which expert answers and why."""
-    headers = [(b"x-request-id", call.id.encode())]
+    headers = request_headers(call.id, call.grant.rate if call.grant is not None else None)
     explained = call.explain()
     headers += [
         (name, str(explained[key]).encode("latin-1", "replace")) for key, name in EXPLAINED.items() if key in explained
     ]
-    if call.grant is not None and call.grant.rate is not None:
-        headers += rate_headers(call.grant.rate)
     return headers
+
+
+def request_headers(request_id: str, rate: RateState | None = None) -> Headers:
+    """What every answer carries."""
+    headers = [(b"x-request-id", request_id.encode())]
+    return headers if rate is None else headers + rate_headers(rate)
 
 
 def rate_headers(rate: RateState) -> Headers:
@@ -49,6 +66,11 @@ def error_headers(error: ConclaveError) -> Headers:
     if error.status == 401:  # noqa: PLR2004  an HTTP status
         headers.append((b"www-authenticate", b"Bearer"))
     return headers
+
+
+def as_text(headers: Headers) -> dict[str, str]:
+    """As Starlette's responses take them."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
 
 
 def duration(seconds: float) -> str:

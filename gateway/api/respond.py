@@ -5,8 +5,6 @@ generator is closed here in every case, so that its record is written before thi
 """
 
 import asyncio
-import os
-import random
 import time
 from collections.abc import Callable
 from contextlib import aclosing
@@ -31,6 +29,8 @@ DRAIN_BYTES: Final = (
     64 * 1024 * 1024
 )  # of an oversized body are read away, so that its client sees the 413, not a reset
 
+HEAD: Final = frozenset({b"authorization", b"origin", b"host"})  # what admission looks at
+
 log = structlog.get_logger()
 
 
@@ -40,6 +40,8 @@ class RequestHead:
 
     authorization: str | None
     source: str
+    origin: str | None
+    host: str | None
 
 
 class Client:
@@ -114,14 +116,10 @@ class Respond:
     def __init__(self, pipeline: Callable[[], Pipeline], parse: Callable[[bytes], ChatRequest]) -> None:
         self._pipeline = pipeline
         self._parse = parse
-        self._random = random.Random(os.urandom(32))  # noqa: S311  an id is unique, not secret
-
-    def _new_id(self) -> str:
-        return f"req_{self._random.getrandbits(96):024x}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = Client(scope, receive)
-        call = Call(self._new_id(), client, self._parse, datetime.now(UTC), time.monotonic())
+        call = Call(headers.new_id(), client, self._parse, datetime.now(UTC), time.monotonic())
         answer = Answer(call, client, send)
         try:
             async with aclosing(self._pipeline().answer(call)) as chunks:
@@ -194,6 +192,9 @@ class Answer:
 
 def head_of(scope: Scope) -> RequestHead:
     """What the headers of an ASGI scope say."""
-    sent = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+    found: dict[bytes, str] = {}
+    for name, value in scope["headers"]:
+        if name in HEAD:
+            found.setdefault(name, value.decode("latin-1"))
     source = scope["client"][0] if scope.get("client") else "unknown"
-    return RequestHead(sent.decode("latin-1") if sent is not None else None, source)
+    return RequestHead(found.get(b"authorization"), source, found.get(b"origin"), found.get(b"host"))

@@ -14,7 +14,7 @@ from conclave.gateway.policy.document import DeploymentSettings, ExpertSettings,
 
 
 def configured(policy: PolicyDocument, environ: Mapping[str, str], sessions: HttpSessions) -> Pool:
-    """The pool of a completed policy. Raises OSError for a key file that cannot be read."""
+    """The pool of a completed policy. Raises OSError or ValueError for a key that cannot be read or sent."""
     return Pool(
         {
             name: PoolEntry(
@@ -38,7 +38,13 @@ def _deployments(
     for number, place in enumerate(expert.resolved_deployments()):
         assert place.base_url and place.model  # noqa: S101, PT018  the policy was checked
         server = OpenAIExpert(
-            name, place.base_url, place.model, api_key=_key(place, environ), session=sessions.get, limits=limits
+            name,
+            place.base_url,
+            place.model,
+            api_key=_key(name, place, environ),
+            session=sessions.get,
+            limits=limits,
+            stream_usage=expert.stream_usage,
         )
         found.append(Deployment(f"{number}:{place.base_url.split('//')[1].split('/')[0]}", server, place.weight))
     return found
@@ -54,7 +60,17 @@ def _quoting(name: str, expert: ExpertSettings) -> Expert:
     return QuotingExpert(name, store)
 
 
-def _key(place: DeploymentSettings, environ: Mapping[str, str]) -> str | None:
+def _key(name: str, place: DeploymentSettings, environ: Mapping[str, str]) -> str | None:
     if place.api_key_file is not None:
-        return place.api_key_file.read_text(encoding="utf-8").strip() or None
-    return environ.get(place.api_key_env, "").strip() or None if place.api_key_env else None
+        try:
+            key = place.api_key_file.read_text(encoding="utf-8", errors="replace").strip()
+        except OSError as error:
+            raise OSError(f"expert {name}: api_key_file {place.api_key_file}: {error.strerror}") from error
+        where = f"api_key_file {place.api_key_file}"
+    elif place.api_key_env is not None:
+        key, where = environ.get(place.api_key_env, "").strip(), f"api_key_env {place.api_key_env}"
+    else:
+        return None
+    if key and not (key.isascii() and key.isprintable()):
+        raise ValueError(f"expert {name}: {where} must hold one line of printable ASCII, the key and nothing else")
+    return key or None

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpSessions", "OpenAIExpert", "TimeLimits"]
 
-CONNECTIONS_PER_HOST: Final = 512
-CONNECTIONS: Final = 2048
 KEEP_ALIVE_S: Final = 30.0  # below the idle limits of common servers and load balancers (60 s)
 DNS_CACHE_S: Final = 60
 
@@ -29,9 +27,8 @@ DNS_CACHE_S: Final = 60
 class HttpSessions:
     """One client session an event loop, made on first use. Whoever makes it closes it."""
 
-    def __init__(self, *, connect_s: float = CONNECT_S, per_host: int = CONNECTIONS_PER_HOST) -> None:
+    def __init__(self, *, connect_s: float = CONNECT_S) -> None:
         self._connect_s = connect_s
-        self._per_host = per_host
         self._sessions: dict[asyncio.AbstractEventLoop, ClientSession] = {}
 
     def get(self) -> "ClientSession":
@@ -52,8 +49,8 @@ class HttpSessions:
         import aiohttp  # noqa: PLC0415  0.2 s that a gateway without HTTP experts does not pay
 
         connector = aiohttp.TCPConnector(
-            limit=CONNECTIONS,
-            limit_per_host=self._per_host,
+            limit=0,  # file descriptors are the bound: a call that waited for a connection here would look like an
+            limit_per_host=0,  # expert that does not answer, and open the breaker of a healthy one
             keepalive_timeout=KEEP_ALIVE_S,
             ttl_dns_cache=DNS_CACHE_S,
         )

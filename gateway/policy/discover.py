@@ -11,13 +11,13 @@ variable names the model. Never touches a policy that names its experts, and nev
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any, Final, TypeAlias
-from urllib.parse import urlsplit
 
 import msgspec
 from pydantic import ValidationError
 
-from conclave.gateway.policy.document import ExpertSettings
+from conclave.gateway.policy.document import ExpertSettings, http_url
 from conclave.gateway.policy.source import Problem
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
@@ -89,16 +89,21 @@ def _ollama_url(host: str) -> str:
 
 
 def _asked(url: str, key: str | None, first_model: FirstModel) -> str | None:
-    return first_model(url.rstrip("/"), key) if urlsplit(url).scheme in {"http", "https"} else None
+    try:
+        usable = http_url(url)
+    except ValueError:
+        return None  # the expert's own check says it
+    return first_model(usable, key)
 
 
 def first_model(base_url: str, key: str | None) -> str | None:
-    """The first model that `GET /models` lists; None if nobody answers within two seconds."""
-    request = urllib.request.Request(f"{base_url}/models", headers={"Authorization": f"Bearer {key}"} if key else {})  # noqa: S310  the scheme is checked
+    """The first model that `GET /models` lists; None if nobody answers so within two seconds."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
+        request = urllib.request.Request(f"{base_url}/models", headers=headers)  # noqa: S310  the scheme is checked
         with urllib.request.urlopen(request, timeout=ASK_TIMEOUT_S) as response:  # noqa: S310  as above
             listing = msgspec.json.decode(response.read(LISTING_BYTES))
         model = listing["data"][0]["id"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, HTTPException, ValueError, LookupError, TypeError, RecursionError):
         return None
     return model if isinstance(model, str) else None

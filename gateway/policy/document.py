@@ -42,10 +42,15 @@ PATTERNS: Final = {
 StageMode: TypeAlias = Literal["on", "observe", "off"]
 
 
-def _is_http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must be an http:// or https:// URL, such as https://api.openai.com/v1")
+def http_url(value: str) -> str:
+    """The URL without a slash at its end. Raises ValueError, which never shows the value: it could hold a key."""
+    try:
+        parts = urlsplit(value)
+        sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is no number
+        sound = False
+    if not sound or " " in value or not value.isprintable():
+        raise ValueError("must be an http:// or https:// URL, such as https://api.openai.com/v1 or http://gpu:8000/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("must hold no user, password, query or fragment; keys go into api_key_env or api_key_file")
     return value.rstrip("/")
@@ -60,7 +65,7 @@ def _is_expert_name(value: str) -> str:
 ExpertName = Annotated[str, StringConstraints(pattern=NAME), AfterValidator(_is_expert_name)]
 ModelName = Annotated[str, StringConstraints(pattern=MODEL)]
 VariableName = Annotated[str, StringConstraints(pattern=VARIABLE)]
-Url = Annotated[str, AfterValidator(_is_http_url)]
+Url = Annotated[str, AfterValidator(http_url)]
 Row = Annotated[tuple[ExpertName, ...], Field(min_length=1)]
 
 
@@ -132,14 +137,14 @@ class ExpertSettings(Part):
     quality: float | None = Field(
         default=None, ge=0, le=1, description="How good you find it; `auto:best` sorts by it."
     )
-    window_tokens: int | None = Field(
-        default=None, ge=1, description="Its context window; null: as the catalog knows the model."
-    )
     first_byte_s: float = Field(default=120.0, gt=0, le=3600, description="How long a stream may take to begin.")
     plain_s: float = Field(
         default=300.0, gt=0, le=3600, description="How long a plain answer may take to come; it comes whole."
     )
     idle_s: float = Field(default=60.0, gt=0, le=3600, description="How long it may be silent within an answer.")
+    stream_usage: bool = Field(
+        default=True, description="Ask for token counts in streams; off for servers that refuse `stream_options`."
+    )
     transport_retries: int = Field(
         default=2, ge=0, le=10, description="Further tries where the connection failed before a byte came."
     )

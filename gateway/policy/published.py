@@ -88,5 +88,4 @@ def candidate(name: str, expert: ExpertSettings) -> Candidate:
         capabilities=known.capabilities if expert.capabilities is None else frozenset(expert.capabilities),
         price=inf if paid[0] is None or paid[1] is None else paid[0] * INPUT_SHARE + paid[1] * (1 - INPUT_SHARE),
         quality=-inf if expert.quality is None else expert.quality,
-        window_tokens=expert.window_tokens or known.window_tokens,
     )

@@ -7,7 +7,7 @@ key's scope or the tenant's own list of experts allows, and never drops what an 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from conclave.gateway import prompt
 from conclave.gateway.call import ChatRequest
@@ -47,17 +47,6 @@ class Candidate:
     capabilities: frozenset[str]
     price: float
     quality: float
-    window_tokens: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """One entry of `GET /v1/models`."""
-
-    id: str
-    kind: Literal["virtual", "alias", "expert"]
-    owned_by: str
-    window_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +109,15 @@ class Rules:
         """What the expert is sent."""
         return prompt.compose(request)
 
-    def models(self, scope: "Scope") -> list[Model]:
+    def models(self, scope: "Scope") -> list[str]:
         """What a caller may put into `model`: the virtual models, the aliases, and the experts in reach."""
         reach = [name for name in self.experts if self._reaches(name, scope)]
         known = {*VIRTUAL_MODELS, *reach}
-        return [
-            *(Model(name, "virtual", "conclave") for name in VIRTUAL_MODELS),
-            *(Model(alias, "alias", "conclave") for alias, target in self.aliases.items() if target in known),
-            *(Model(name, "expert", "conclave", self.experts[name].window_tokens) for name in reach),
-        ]
+        aliases = [alias for alias, target in self.aliases.items() if target in known]
+        return [*VIRTUAL_MODELS, *aliases, *reach]
 
     def _no_such(self, model: str, scope: "Scope") -> str:
-        ids = [known.id for known in self.models(scope)]
+        ids = self.models(scope)
         more = ", ..." if len(ids) > MANY else ""
         return f"there is no model {model!r}{meant(model, ids, listed=False)}. There are: {', '.join(ids[:MANY])}{more}"
 

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from conclave.gateway.state.tables import REVISION, changes
+from conclave.gateway.state.tables import REVISION, changes, metadata
 
 BUSY_TIMEOUT_MS: Final = 5_000  # how long a writer waits for another process's writer
 STATEMENT_ROWS: Final = 200  # of an insert: 17 values each, SQLite takes 32,766
@@ -40,7 +40,9 @@ class Database:
             self.is_sqlite = kind == "sqlite"
             self._engine = create_engine(self._url, pool_pre_ping=not self.is_sqlite)
         except ModuleNotFoundError as error:
-            raise StateError(f"{error.name} is not installed: pip install 'conclave-gateway[postgres]'") from error
+            raise StateError(
+                f"{error.name} is not installed: run `make install EXTRAS=postgres` in the repository"
+            ) from error
         except ArgumentError as error:
             raise StateError(
                 "server.database_url is no URL of a database (sqlite:///FILE, postgresql://...)"
@@ -76,37 +78,51 @@ class Database:
 
     def open(self) -> Self:
         """Make it usable: SQLite is migrated, others must have been (`conclave migrate`). Raises StateError."""
-        try:
+        with self._explained():
             if self.is_sqlite:
                 self._create_private_file()
             found = self.revision()
+            self._refuse_newer(found)
             if found == REVISION:
                 return self
-            if found is not None and found > REVISION:
-                raise StateError(
-                    f"{self} was written by a newer Conclave (migration {found}; this one knows {REVISION})"
-                )
             if not self.is_sqlite:
                 raise StateError(
                     f"{self} is at migration {found}, this Conclave needs {REVISION}: run `conclave migrate`"
                 )
             self.migrate()
-        except (SQLAlchemyError, OSError) as error:
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            raise StateError(f"cannot open the state database {self}: {cause}") from error
         return self
 
     def migrate(self) -> str | None:
-        """Apply the missing migrations; returns the revision before. Safe to run from several processes at once."""
-        if self.is_sqlite:
-            self._create_private_file()
-        with self.write() as connection:
-            if not self.is_sqlite:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-            before = _revision(connection)
-            if before != REVISION:
-                _upgrade(connection)
+        """Apply the missing migrations; returns the revision before. Safe to run from several processes at once.
+
+        Raises StateError.
+        """
+        with self._explained():
+            if self.is_sqlite:
+                self._create_private_file()
+            with self.write() as connection:
+                if not self.is_sqlite:
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+                before = _revision(connection)
+                self._refuse_newer(before)
+                if before is None:
+                    _create(connection)
+                elif before != REVISION:
+                    upgrade(connection)
         return before
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What goes wrong inside, as a StateError of one line."""
+        try:
+            yield
+        except (SQLAlchemyError, OSError) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            raise StateError(f"cannot open the state database {self}: {' '.join(str(cause).split())}") from error
+
+    def _refuse_newer(self, found: str | None) -> None:
+        if found is not None and found > REVISION:
+            raise StateError(f"{self} was written by a newer Conclave (migration {found}; this one knows {REVISION})")
 
     def close(self) -> None:
         self._engine.dispose()
@@ -169,7 +185,15 @@ def _revision(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
-def _upgrade(connection: Connection) -> None:
+def _create(connection: Connection) -> None:
+    """A new database gets the tables as they are now, which is what the migrations build (a test compares them)."""
+    metadata.create_all(connection)
+    connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+    connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": REVISION})
+
+
+def upgrade(connection: Connection) -> None:
+    """Apply the migrations that the database has not seen."""
     from alembic import command  # noqa: PLC0415  0.4 s, and needed only when the schema is behind
     from alembic.config import Config  # noqa: PLC0415
 

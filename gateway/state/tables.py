@@ -63,10 +63,12 @@ audit_rows: Final = Table(  # a copy of the journal to query; the journal's chai
     Index("ix_audit_rows_request_id", "request_id"),
 )
 
-follower_positions: Final = Table(  # how far a follower has read each chain; outlives rows that retention deletes
-    "follower_positions",
-    metadata,
-    Column("follower", String(64), primary_key=True),
-    Column("chain", String(64), primary_key=True),
-    Column("seq", BigInteger, nullable=False),
+follower_positions: Final = (
+    Table(  # how far a follower has read each chain; a row deleted from audit_rows does not come back
+        "follower_positions",
+        metadata,
+        Column("follower", String(64), primary_key=True),
+        Column("chain", String(64), primary_key=True),
+        Column("seq", BigInteger, nullable=False),
+    )
 )

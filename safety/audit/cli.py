@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -17,7 +18,7 @@ import msgspec
 
 from conclave.safety.audit import read
 from conclave.safety.audit.chain import stamp
-from conclave.safety.audit.findings import Report
+from conclave.safety.audit.findings import Part, Report
 from conclave.safety.audit.keys import KEY_FILE, SigningKey, read_public
 from conclave.safety.audit.prune import prune
 from conclave.safety.audit.verify import verify
@@ -38,6 +39,8 @@ PUBLIC_KEY: Final = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(".conclave"),
     show_default=True,
+    envvar="CONCLAVE__SERVER__STATE_DIR",
+    show_envvar=True,
     help="The gateway's state folder; the record is in its journal/.",
 )
 @click.pass_context
@@ -190,37 +193,52 @@ def export_command(
         sys.exit(1)
     lower, upper = (stamp(moment.replace(tzinfo=UTC)) if moment else None for moment in (since, until))
     count = 0
-    for row in _between(folder, report, lower, upper):
+    for row in _between(report, lower, upper):
         jsonl.write(row.line + b"\n")
         count += 1
     click.echo(f"{count} rows", err=True)
 
 
-def _between(folder: Path, report: Report, lower: str | None, upper: str | None) -> Iterator[read.Stored]:
-    """Rows in the span that the verification has seen: a living chain may have more by now."""
-    last = {part.chain: part.last for part in report.parts}
-    for row in read.all_rows(folder):
-        seen = row.data["seq"] <= last.get(row.data["chain"], -1)
-        if seen and (lower is None or row.time >= lower) and (upper is None or row.time < upper):
+def _between(report: Report, lower: str | None, upper: str | None) -> Iterator[read.Stored]:
+    """Rows in the span, of those that were verified."""
+    chains = [_verified(list(parts)) for _, parts in groupby(report.parts, key=lambda part: part.chain)]
+    for row in read.merged(chains):
+        if (lower is None or row.time >= lower) and (upper is None or row.time < upper):
             yield row
+
+
+def _verified(parts: list[Part]) -> Iterator[read.Stored]:
+    """A chain's rows that the verification has seen: a living chain may have more by now."""
+    for part in parts:
+        yield from (row for row in read.rows_of(part.path) if part.first <= row.data["seq"] <= part.last)
 
 
 @audit.command("prune")
 @click.option("--before", type=DATE, help="Drop rows from before this moment (UTC).")
 @click.option("--keep-days", type=click.IntRange(min=0), help="Drop rows that are older than so many days.")
+@click.option(
+    "--public-key", type=click.File(), help="Trust the keys in this file (PEM) too, as before a key was lost."
+)
 @click.pass_context
-def prune_command(context: click.Context, before: datetime | None, keep_days: int | None) -> None:
+def prune_command(
+    context: click.Context, before: datetime | None, keep_days: int | None, public_key: IO[str] | None
+) -> None:
     """Drop old rows, a day's file at a time, and leave a signed tombstone of what they were."""
     state: Path = context.obj
     if before is None and keep_days is None:
         keep_days = context.meta.get(KEEP_DAYS)
-    if (before is None) == (keep_days is None):
-        raise click.UsageError("give either --before DATE or --keep-days N")
+    if before is None and keep_days is None:
+        raise click.UsageError(
+            "give --before DATE or --keep-days N, or keep_days in the policy's audit section, found by "
+            "./conclave.yaml or $CONCLAVE_CONFIG"
+        )
+    if before is not None and keep_days is not None:
+        raise click.UsageError("give either --before DATE or --keep-days N, not both")
     folder, now = _journal(state), datetime.now(UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     moment = before.replace(tzinfo=UTC) if before is not None else midnight - timedelta(days=keep_days or 0)
-    key = _key(state)
-    pruned = prune(folder, key, frozenset({key.public}), before=moment, now=now)
+    earlier = _trusted(state, public_key) if public_key is not None else frozenset[str]()
+    pruned = prune(folder, _key(state), earlier, before=moment, now=now)
     if not pruned.before.intact:
         _print(pruned.before, 0.0)
         click.echo("nothing was dropped: a changed record is evidence", err=True)

@@ -1,9 +1,9 @@
-"""Rows for people and programs: the last ones, the ones to come, the ones between two moments. It verifies nothing."""
+"""Rows for people and programs: the last ones, the ones to come, all of some segments. It verifies nothing."""
 
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -41,10 +41,10 @@ def parse(line: bytes) -> Stored | None:
         return None
 
 
-def rows_of(part: Segment) -> Iterator[Stored]:
+def rows_of(path: Path) -> Iterator[Stored]:
     """The whole rows of a segment; nothing if it was pruned meanwhile."""
     try:
-        with part.path.open("rb") as lines:
+        with path.open("rb") as lines:
             for line in lines:
                 if line.endswith(b"\n") and (row := parse(line[:-1])) is not None:
                     yield row
@@ -52,15 +52,9 @@ def rows_of(part: Segment) -> Iterator[Stored]:
         return
 
 
-def all_rows(folder: Path) -> Iterator[Stored]:
-    """Every row of every chain, merged by time; a chain's rows stay in their order."""
-    chains = [_chain(parts) for parts in segments(folder).values()]
-    yield from heapq.merge(*chains, key=lambda row: row.time)
-
-
-def _chain(parts: list[Segment]) -> Iterator[Stored]:
-    for part in parts:
-        yield from rows_of(part)
+def merged(chains: Iterable[Iterator[Stored]]) -> Iterator[Stored]:
+    """The rows of several chains by time; a chain's rows stay in their order."""
+    return heapq.merge(*chains, key=lambda row: row.time)
 
 
 def last_rows(folder: Path, count: int) -> list[Stored]:

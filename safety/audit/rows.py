@@ -22,7 +22,7 @@ class ChainCheck:
     def __init__(
         self,
         chain: str,
-        start: tuple[int, str],  # the first row's number and its `prev`
+        start: tuple[int, str | None],  # the first row's number and its `prev`, if that is known
         wanted: dict[int, list[tuple[str, str]]],
         witness: Witness,
         report: Report,
@@ -31,7 +31,7 @@ class ChainCheck:
         self.signed: list[tuple[Segment, int, Signed]] = []
         self.ends_closed = False
         self._chain = chain
-        self._prev: str | None = start[1]  # None: the row before was changed, its hash is not known
+        self._prev = start[1]  # None: the row before was changed or pruned, its hash is not known
         self._wanted = {row: said for row, said in wanted.items() if row >= start[0]}
         self._witness = witness
         self._report = report

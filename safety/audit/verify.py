@@ -79,10 +79,10 @@ class Run:
         dropped, wanted = self.claims.dropped_to(chain), self.wanted.get(chain, {})
         start, prev = (dropped.last + 1, dropped.hash) if dropped else (0, NO_HASH)
         self.witness.skip_to(chain, start)
+        self._check_left([part for part in parts if part.first < start])
         check = ChainCheck(chain, (start, prev), wanted, self.witness, self.report)
         for part in parts:
             if part.first < start:
-                self.report.note(f"{part.path.name}: was pruned, but is still there; prune again")
                 continue
             try:
                 check.read(part, torn_ok=part is parts[-1] and chain not in self.closed)
@@ -98,6 +98,27 @@ class Run:
             self.later.closed.append(parts[-1])
         elif check.expected > start and not is_held(parts[-1].path):
             _note_unclosed(chain, check, max(wanted, default=-1), self.report)
+
+    def _check_left(self, left: list[Segment]) -> None:
+        """Pruned files that are still there: an interrupted pruning left them, if the tombstone knows their rows."""
+        if not left:
+            return
+        chain, found = left[0].chain, Report()
+        known = {item.last: item.hash for item in self.claims.dropped if item.chain == chain}
+        wanted = {row: [(said, "the tombstone")] for row, said in known.items()}
+        check = ChainCheck(chain, (left[0].first, None), wanted, Witness(NOTHING), found)
+        try:
+            for part in left:
+                check.read(part, torn_ok=part is left[-1] and chain not in self.closed)
+        except FileNotFoundError:
+            return  # a pruning is at work
+        if check.expected - 1 not in known:
+            found.fault(left[-1].path.name, None, "no tombstone knows its last row")
+        for fault in found.faults:
+            self.report.fault(fault.file, fault.row, f"was pruned, and put back with other rows: {fault.what}")
+        if found.intact:
+            for part in left:
+                self.report.note(f"{part.path.name}: was pruned, but is still there; prune again")
 
     def _hold_against_heads(self, check: ChainCheck) -> None:
         """The signatures that rows name must still be in heads.jsonl."""

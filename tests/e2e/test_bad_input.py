@@ -24,7 +24,7 @@ BODIES: dict[str, tuple[bytes | dict[str, Any], int, str]] = {
     "empty-messages": ({"model": "auto", "messages": []}, 400, "invalid_request"),
     "wrong-type": (ask("auto", stream="yes"), 400, "invalid_request"),
     "negative": (ask("auto", max_tokens=-1), 400, "invalid_request"),
-    "many-messages": ({"model": "auto", "messages": ask("auto")["messages"] * 20_000}, 400, "invalid_request"),
+    "many-messages": ({"model": "auto", "messages": ask("auto")["messages"] * 5_000}, 400, "invalid_request"),
     "unknown-model": (ask("nobody"), 404, "model_not_found"),
     "audio-nobody-can": (
         {"model": "auto", "messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
@@ -58,16 +58,31 @@ def test_unknown_fields_and_an_empty_content_are_fine(gateway: Gateway) -> None:
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/nothing"], ids=["method", "path"])
 def test_a_wrong_method_or_path_has_the_same_envelope(gateway: Gateway, path: str) -> None:
     with socket.create_connection(("127.0.0.1", gateway.port)) as wire:
-        wire.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+        wire.sendall(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: wire.recv(65536), b""))
     head, body = answer.split(b"\r\n\r\n", 1)
     assert head.split()[1] in {b"404", b"405"}
+    assert b"\r\nx-request-id: req_" in head
+    assert b"\r\nx-should-retry: false" in head
     assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("header", [{"origin": "https://evil.example"}, {"host": "evil.example"}], ids=str)
+def test_without_a_key_a_web_page_is_refused(gateway: Gateway, header: dict[str, str]) -> None:
+    status, headers, answer = gateway.post(ask("echo"), **header)
+    assert (status, json.loads(answer)["error"]["code"]) == (403, "cross_origin")
+    assert gateway.row(headers["x-request-id"])["code"] == "cross_origin"
+
+
+def test_an_old_client_that_names_no_host_is_served(gateway: Gateway) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.port)) as wire:
+        wire.sendall(b"GET /v1/models HTTP/1.0\r\n\r\n")
+        assert b" 200 " in wire.recv(65536).split(b"\r\n")[0]
 
 
 def test_a_slow_loris_is_shown_out_and_others_are_served_meanwhile(gateway: Gateway) -> None:
     with socket.create_connection(("127.0.0.1", gateway.port)) as wire:
-        wire.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        wire.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{")
         assert gateway.post(ask("echo"))[0] == 200
         wire.settimeout(30)
         assert b" 408 " in wire.recv(65536).split(b"\r\n")[0]
@@ -76,7 +91,7 @@ def test_a_slow_loris_is_shown_out_and_others_are_served_meanwhile(gateway: Gate
 def test_half_a_body_and_gone_leaves_a_row(gateway: Gateway) -> None:
     before = len(gateway.rows())
     with socket.create_connection(("127.0.0.1", gateway.port)) as wire:
-        wire.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        wire.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{")
         time.sleep(0.1)
     until(lambda: len(gateway.rows()) > before, "the aborted call has its row")
     assert gateway.rows()[-1]["ending"] == "client_gone"

@@ -120,7 +120,9 @@ def test_an_upstream_killed_mid_stream_ends_in_an_error_event_and_a_row(gateway:
 async def test_a_client_that_leaves_closes_the_upstream_and_is_recorded(gateway: Gateway, upstream: Process) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     body = json.dumps(ask("paced", stream=True)).encode()
-    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    )
     head = await reader.readuntil(b"\r\n\r\n")
     await reader.readuntil(b" w")
     request_id = next(line.split(b": ")[1] for line in head.split(b"\r\n") if line.startswith(b"x-request-id")).decode()
@@ -173,7 +175,7 @@ def test_sigterm_lets_a_stream_finish_and_ends_with_zero(upstream: Process, tmp_
     with socket.create_connection(("127.0.0.1", gateway.port)) as wire:
         body = json.dumps(ask("paced", stream=True)).encode()
         wire.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
         )
         wire.recv(1024)
         assert gateway.running is not None

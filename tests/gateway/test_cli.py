@@ -1,11 +1,16 @@
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import text
 
 from conclave.gateway.cli import COMMANDS, LazyGroup, main
 from conclave.gateway.state.sql import Database
@@ -91,6 +96,73 @@ def test_audit_prune_takes_the_policys_retention(tmp_path: Path, monkeypatch: py
     assert pruned.exit_code == 0, pruned.output
 
 
+@contextmanager
+def counting_server() -> Iterator[tuple[str, list[str]]]:
+    """A server that lists one model, and what it was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"data": [{"id": "m"}]}')
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep the test's output clean."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}/v1", asked
+        http.shutdown()
+        thread.join()
+
+
+def test_audit_prune_asks_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the policy names no expert, so that `serve` would look for some."""
+    (tmp_path / "journal").mkdir()
+    SigningKey.open(tmp_path / KEY_FILE)
+    (tmp_path / "conclave.yaml").write_text("policy:\n  audit:\n    keep_days: 30\n")
+    monkeypatch.setenv("CONCLAVE_CONFIG", str(tmp_path / "conclave.yaml"))
+    with counting_server() as (url, asked):
+        monkeypatch.setenv("VLLM_BASE_URL", url)
+        pruned = CliRunner().invoke(main, ["audit", "--state-dir", str(tmp_path), "prune"])
+        assert (pruned.exit_code, asked) == (0, []), pruned.output
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["policy: {audit: {keep_days: 30, keep_days: 3}}", "policy: {audit: {keep_days: 0}}", "policy: [", "policy: 3"],
+    ids=["twice", "out of range", "no YAML", "no mapping"],
+)
+def test_a_policy_with_a_mistake_prunes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    (tmp_path / "conclave.yaml").write_text(file)
+    (tmp_path / "journal").mkdir()
+    monkeypatch.setenv("CONCLAVE_CONFIG", str(tmp_path / "conclave.yaml"))
+    ran = CliRunner().invoke(main, ["audit", "--state-dir", str(tmp_path), "prune"])
+    assert (ran.exit_code, "$CONCLAVE_CONFIG" in ran.output) == (2, True), ran.output
+
+
+@pytest.mark.parametrize("change", ["damaged", "newer"])
+def test_migrating_what_cannot_be_migrated_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setenv("CONCLAVE__SERVER__STATE_DIR", str(tmp_path))
+    if change == "damaged":
+        (tmp_path / "conclave.db").write_bytes(b"not a database" * 100)
+    else:
+        database = Database.of(None, tmp_path).open()
+        with database.write() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        database.close()
+    ran = CliRunner().invoke(main, ["migrate", "--config", "/dev/null"])
+    assert ran.exit_code == 1
+    assert ran.output.startswith("Error: ")
+    assert ran.output.count("\n") == 1
+    assert ("newer Conclave" if change == "newer" else "cannot open the state database") in ran.output
+
+
 def serve(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "conclave.gateway.cli", "serve", "--config", "/dev/null", *arguments]
     env = {"PATH": "/usr/bin:/bin", "CONCLAVE__SERVER__STATE_DIR": str(state)}
@@ -119,3 +191,34 @@ def test_a_state_that_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
     assert ran.returncode == 1
     assert "cannot open the state database" in ran.stderr
     assert "Traceback" not in ran.stderr + ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("", b"", "server.state_dir"),
+        ("keys/api_key_pepper", b"short", "api_key_pepper does not hold 32 bytes"),
+        ("keys/audit_ed25519", b"no key", "cannot start"),
+    ],
+    ids=["no folder", "short pepper", "bad signing key"],
+)
+def test_a_state_folder_that_cannot_be_used_is_one_clear_line(
+    tmp_path: Path, file: str, content: bytes, said: str
+) -> None:
+    state = tmp_path / "state"
+    place = state / file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(content)
+    ran = serve(state, "--port", "0", "--admin-port", "0")
+    assert (ran.returncode, said in ran.stderr, ran.stderr.count("\n")) == (1, True, 1), ran.stderr
+    assert str(state) in ran.stderr
+    assert "Traceback" not in ran.stderr + ran.stdout
+
+
+def test_a_key_file_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    config = tmp_path / "conclave.yaml"
+    expert = "{model: m, base_url: 'http://127.0.0.1:1/v1', api_key_file: /no/such/key}"
+    config.write_text(f"policy: {{experts: {{fast: {expert}}}}}")
+    ran = serve(tmp_path / "state", "--config", str(config), "--port", "0", "--admin-port", "0")
+    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1), ran.stderr
+    assert "expert fast: api_key_file /no/such/key: No such file or directory" in ran.stderr

@@ -37,6 +37,8 @@ from conclave.router.api import Classification
 class Head:
     authorization: str | None = None
     source: str = "127.0.0.1"
+    origin: str | None = None
+    host: str | None = None
 
 
 @dataclass

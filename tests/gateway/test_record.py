@@ -35,7 +35,8 @@ PROBABILITIES = {"math": 0.1 + 0.2 + 0.1, "law": 1 / 7, "code": 1 / 3}
 class Head:
     source: str = "203.0.113.9"
     authorization: str | None = None
-    content_length: int | None = None
+    origin: str | None = None
+    host: str | None = None
 
 
 @dataclass
@@ -238,6 +239,15 @@ def test_the_unauthenticated_share_a_row_per_source_and_minute(record: Recorder,
     assert {row["minute"] for row in paper.rows} == {"2026-03-01T12:00Z"}
     knock(record, "a")
     assert (paper.rows[3]["count"], paper.rows[3]["minute"]) == (1, "2026-03-01T12:01Z")
+
+
+def test_who_is_refused_without_a_call_shares_the_row_of_the_source(record: Recorder, paper: Paper) -> None:
+    record.refused(Head("a"), Unauthenticated("no key"), "req_9")
+    knock(record, "a")
+    record.close()
+    assert [(row["kind"], row["count"]) for row in paper.rows] == [("unauthenticated", 1), ("unauthenticated", 1)]
+    assert (paper.rows[0]["request_id"], paper.rows[0]["code"]) == ("req_9", "invalid_api_key")
+    assert paper.rows[0]["source"] == paper.rows[1]["source"]
 
 
 def test_counts_of_the_minute_that_runs_are_written_at_the_end(record: Recorder, paper: Paper) -> None:

@@ -214,14 +214,17 @@ def test_a_signal_ends_the_process_with_0(number: signal.Signals) -> None:
 
 class HastyConnection(Connection):
     head_s = 0.1
+    drain_s = 0.3
+    drain_bytes = 1_000_000
 
 
 @pytest.fixture
 async def hasty() -> AsyncIterator[int]:
-    """The port of a server whose connections have 0.1 s for a request's head."""
+    """The port of a server whose connections have 0.1 s for a request's head; it refuses a POST before its body."""
 
     async def app(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        status = 401 if scope["method"] == "POST" else 200
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
     config = Config(app, lifespan="off", ws="none", log_config=None)
@@ -308,6 +311,96 @@ async def test_what_is_no_http_gets_an_envelope(hasty: int) -> None:
     assert answer.startswith(b"HTTP/1.1 400")
     assert b'{"error":{"message":' in answer
     writer.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(b"GET / HT", b"408"), (b"GET / HTTP/1.1\r\nx: " + b"y" * 70_000, b"431"), (b"\x16\x03\x01\r\n\r\n", b"400")],
+    ids=["408", "431", "400"],
+)
+async def test_the_connections_own_answers_have_an_id_and_are_not_to_be_retried(
+    hasty: int, sent: bytes, status: bytes
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", hasty)
+    writer.write(sent)
+    async with asyncio.timeout(5):
+        head = (await reader.read()).split(b"\r\n\r\n")[0].split(b"\r\n")
+    assert status in head[0]
+    assert b"x-should-retry: false" in head
+    assert any(line.startswith(b"x-request-id: req_") for line in head)
+    writer.close()
+
+
+def post(size: int, *more: bytes) -> bytes:
+    lines = (b"POST / HTTP/1.1", b"host: x", b"content-length: %d" % size, *more)
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+async def send_slowly(writer: asyncio.StreamWriter, size: int) -> None:
+    """In five pieces, over more time than a head may take."""
+    for _ in range(5):
+        await asyncio.sleep(0.03)
+        writer.write(b"x" * (size // 5))
+        await writer.drain()
+
+
+async def test_a_refusal_before_the_body_is_the_only_answer_and_the_connection_goes_on(hasty: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", hasty)
+    async with asyncio.timeout(5):
+        for _ in range(2):
+            writer.write(post(200_000))
+            await send_slowly(writer, 200_000)
+        writer.write(REQUEST[:-2] + b"connection: close\r\n\r\n")
+        answers = await reader.read()
+    assert [line for line in answers.split(b"\r\n") if b"HTTP/1.1" in line] == [
+        b"HTTP/1.1 401 Unauthorized",
+        b"okHTTP/1.1 401 Unauthorized",
+        b"okHTTP/1.1 200 OK",
+    ]
+    writer.close()
+
+
+async def test_a_connection_that_is_to_close_closes_after_the_body(hasty: int) -> None:
+    """At once, it would be a reset: the client is still sending, and would never see the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", hasty)
+    writer.write(post(200_000, b"connection: close"))
+    async with asyncio.timeout(5):
+        await send_slowly(writer, 200_000)
+        answer = await reader.read()
+    assert answer.count(b"HTTP/1.1") == 1
+    assert answer.endswith(b"ok")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [(post(200_000), b"x"), (post(3_000_000), b"x" * 2_999_999), (post(10, b"transfer-encoding: chunked"), b"zz\r\n")],
+    ids=["too slow", "too long", "malformed"],
+)
+async def test_a_body_that_cannot_be_read_away_is_hung_up_on_without_a_second_answer(
+    hasty: int, head: bytes, body: bytes
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", hasty)
+    writer.write(head.replace(b"content-length: 10\r\n", b""))
+    async with asyncio.timeout(5):
+        answer = await reader.readuntil(b"ok")
+        writer.write(body)
+        with contextlib.suppress(ConnectionError):
+            answer += await reader.read()
+    assert answer.count(b"HTTP/1.1") == 1
+    writer.close()
+
+
+async def test_a_body_that_nobody_wants_does_not_hold_up_the_end() -> None:
+    async with running(grace_s=60) as gateway:
+        reader, writer = await gateway.connect()
+        writer.write(post(200_000))
+        await reader.readuntil(b"\r\n\r\n")
+        begun = time.monotonic()
+        gateway.server.stop()
+        await gateway.task
+        assert time.monotonic() - begun < 5
+        writer.close()
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,16 @@ def test_hits_say_where_the_words_stand(store: Store) -> None:
     assert words == {"Rows": "row", "Verifying": "verifying", "edit": "edits"}
 
 
+@pytest.mark.parametrize("text", ["\x02 port \x03 and \x03port\x02", "\x02\x02port", "\x03port\x03\x02"])
+def test_the_marks_of_hits_in_a_text_do_no_harm(text: str) -> None:
+    store = Store.in_memory()
+    store.add([passage(text)])
+    (best,) = store.matches("port")
+    assert [best.passage.text[hit.at :][:4] for hit in best.hits] == ["port"] * text.count("port")
+    assert len(best.passage.text) == len(text)
+    store.close()
+
+
 def test_a_long_question_is_cut_to_its_first_terms() -> None:
     assert len(terms(" ".join(f"term{i}" for i in range(500)))) == QUERY_TERMS
 

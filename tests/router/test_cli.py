@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,8 +63,15 @@ def test_a_row_without_an_id_is_named_by_its_line_number() -> None:
         (b'{"text": null}', "'text' is no string"),
         (b"[1, 2]", "not a JSON object"),
         (b'{"text": "\xff\xfe"}', "line 2"),
+        (b'{"text": "a", "id": "\\ud800"}', "'id' cannot be written"),
+        (b'{"text": "a", "id": {"\\udfff": 1}}', "'id' cannot be written"),
+        (b'{"text": "a", "id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (b'{"text": "\\ud800", "id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
     ],
-    ids=["malformed", "missing field", "number", "null", "array", "no UTF-8"],
+    ids=[
+        *("malformed", "missing field", "number", "null", "array", "no UTF-8"),
+        *("surrogate id", "surrogate in the id", "deep", "deep with a surrogate"),
+    ],
 )
 def test_a_bad_row_is_reported_and_the_others_are_classified(bad: bytes, said: str) -> None:
     done = classify("-", stdin=b'{"text": "first"}\n' + bad + b'\n{"text": "third"}\n')
@@ -99,6 +108,18 @@ def test_a_cut_gzip_file_is_an_error_after_its_whole_rows(tmp_path: Path) -> Non
 
 def test_the_progress_bar_stays_away_from_a_pipe() -> None:
     assert classify("-", stdin=lines(TEXTS)).stderr == ""
+
+
+def test_training_without_its_extra_says_what_to_install(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['scipy'] = None\n"  # as if it were not installed
+        "from conclave.router.cli import router; router(['train', '--data', sys.argv[1]])"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 1
+    assert "make install EXTRAS=train" in ran.stderr
+    assert ran.stderr.count("\n") == 1
 
 
 def test_evaluate_prints_a_table_and_the_same_as_json(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from conclave.gateway.access.admission import Access, NoKeysError, bearer, is_loopback, require_keys_for
 from conclave.gateway.access.keys import KeyRing, Snapshot, StoredKey, digest_of, new_token
 from conclave.gateway.access.scope import Scope
-from conclave.gateway.errors import RateLimited, Unauthenticated, Unavailable
+from conclave.gateway.errors import Forbidden, RateLimited, Unauthenticated, Unavailable
 from conclave.gateway.state.counters import LocalCounters
 
 PEPPER = b"p" * 32
@@ -16,6 +16,8 @@ PEPPER = b"p" * 32
 class Head:
     authorization: str | None = None
     source: str = "192.0.2.1"
+    origin: str | None = None
+    host: str | None = "127.0.0.1:8080"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,52 @@ async def test_on_loopback_without_any_key_everyone_is_let_in(authorization: str
     """Also with a made-up key: the OpenAI clients insist on sending one."""
     grant = await Door(anonymous=True, keys=0).access.admit(Head(authorization))
     assert (grant.tenant, grant.key_id, grant.scope.experts) == ("anonymous", None, None)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        (None, None),
+        (None, "127.0.0.1:8080"),
+        (None, "127.1.2.3"),
+        (None, "[::1]:8080"),
+        (None, "LocalHost:8080"),
+        (None, "conclave.localhost:8080"),
+        ("http://localhost:3000", "localhost:8080"),
+        ("http://[::1]", "localhost"),
+        ("https://app.localhost", "localhost"),
+    ],
+)
+async def test_without_a_key_what_stays_on_this_machine_is_served(origin: str | None, host: str | None) -> None:
+    await Door(anonymous=True, keys=0).access.admit(Head(origin=origin, host=host))
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://evil.example", "127.0.0.1:8080"),
+        ("http://localhost.evil.example", "127.0.0.1:8080"),
+        ("http://127.0.0.1.evil.example", "127.0.0.1:8080"),
+        ("null", "127.0.0.1:8080"),
+        ("http://192.168.1.5:3000", "127.0.0.1:8080"),
+        ("http://[", "127.0.0.1:8080"),
+        (None, "evil.example:8080"),
+        (None, "notlocalhost"),
+        (None, "192.168.1.5"),
+        (None, ""),
+    ],
+)
+async def test_without_a_key_a_web_page_is_not_served(origin: str | None, host: str) -> None:
+    """A browser sends for any page: across origins (CSRF), or to a name that now resolves to here (rebinding)."""
+    with pytest.raises(Forbidden, match="conclave keys create") as refused:
+        await Door(anonymous=True, keys=0).access.admit(Head(origin=origin, host=host))
+    assert (refused.value.status, refused.value.code, refused.value.retry) == (403, "cross_origin", False)
+
+
+async def test_with_a_key_it_does_not_matter_where_a_call_comes_from() -> None:
+    door = Door(anonymous=True)
+    head = Head(f"Bearer {door.tokens[0]}", origin="https://app.example", host="conclave.example")
+    assert (await door.access.admit(head)).tenant == "acme"
 
 
 async def test_one_of_our_keys_is_never_taken_as_anonymous() -> None:

@@ -129,6 +129,15 @@ async def test_experts_may_share_a_session_whose_owner_closes_it() -> None:
         await sessions.aclose()
 
 
+async def test_no_call_waits_for_a_connection() -> None:
+    """One that did would look like an expert that does not answer, and open the breaker of a healthy one."""
+    sessions = HttpSessions()
+    connector = sessions.get().connector
+    assert connector is not None
+    assert (connector.limit, connector.limit_per_host) == (0, 0)
+    await sessions.aclose()
+
+
 @pytest.mark.parametrize(
     "url",
     ["", "127.0.0.1:8000", "ftp://a/v1", "http:///v1", "http://user:pass@a/v1", "http://a/v1?key=1", "http://a/v1#x"],

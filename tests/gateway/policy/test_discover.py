@@ -1,5 +1,6 @@
 """Which experts the environment offers, and what becomes of half a word."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -91,6 +92,11 @@ def test_a_key_is_never_copied() -> None:
         pytest.param({"OLLAMA_HOST": "box"}, "model is missing", id="nobody-answers"),
         pytest.param({"VLLM_BASE_URL": "box:8000", "VLLM_MODEL": "m"}, "http", id="no-url"),
         pytest.param({"VLLM_BASE_URL": "http://u:p@box/v1", "VLLM_MODEL": "m"}, "no user", id="password-in-the-url"),
+        pytest.param({"OLLAMA_HOST": "my host"}, "must be an http", id="a-space"),
+        pytest.param({"VLLM_BASE_URL": "http://h:abc/v1"}, "must be an http", id="no-port-number"),
+        pytest.param(
+            {"OPENAI_BASE_URL": "http://[::1/v1", "OPENAI_API_KEY": "k"}, "must be an http", id="open-bracket"
+        ),
     ],
 )
 def test_what_cannot_be_used_is_said_and_left_out(environ: dict[str, str], words: str) -> None:
@@ -139,6 +145,29 @@ def test_the_first_model_of_a_server_is_asked_for_with_its_key(server: str) -> N
 )
 def test_a_server_that_names_no_model_is_none(server: str, path: str, key: str | None) -> None:
     assert first_model(f"{server}/{path}", key) is None
+
+
+@pytest.mark.parametrize(
+    "url", ["http://my host:1/v1", "http://h:abc/v1", "http://[::1/v1"], ids=["space", "port", "bracket"]
+)
+def test_a_url_that_is_none_has_no_first_model(url: str) -> None:
+    assert first_model(url, None) is None
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-OpenSSH_9.6\r\n", b"", b"HTTP/1.1 abc\r\n\r\n"], ids=["ssh", "none", "bad"])
+def test_a_port_that_speaks_no_http_has_no_first_model(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert first_model(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", None) is None
+        thread.join()
 
 
 def test_a_server_that_is_not_there_is_none() -> None:

@@ -121,6 +121,20 @@ def problems(text: str) -> list[str]:
             "must hold no user, password",
             id="url-key",
         ),
+        *(
+            pytest.param(
+                f"policy: {{experts: {{a: {{model: m, base_url: '{url}'}}}}}}",
+                "c.yaml:1: policy.experts.a.base_url: must be an http:// or https:// URL",
+                id=name,
+            )
+            for name, url in {
+                "no-port-number": "http://h:abc/v1",
+                "port-out-of-range": "http://h:70000/v1",
+                "port-zero": "http://h:0/v1",
+                "open-bracket": "http://[::1/v1",
+                "space-in-the-host": "http://my host/v1",
+            }.items()
+        ),
         pytest.param("policy: {experts: {a: {breaker: {failures: 6}}}}", "less than or equal to 5", id="breaker"),
         pytest.param(
             "policy:\n  experts:\n    a:\n      kind: quoting\n      documents: no/folder",
@@ -150,6 +164,7 @@ def test_all_problems_are_named_at_once_from_top_to_bottom() -> None:
         pytest.param("policy: {experts: {a: {api_key: sk-secret}}}", id="under-a-wrong-name"),
         pytest.param("policy: {experts: {a: {api_key_env: sk-secret}}}", id="where-a-name-belongs"),
         pytest.param("policy: {experts: {a: {model: m, base_url: 'http://u:sk-secret@h'}}}", id="in-the-url"),
+        pytest.param("policy: {experts: {a: {model: m, base_url: 'http://u:sk-secret'}}}", id="as-a-port"),
     ],
 )
 def test_a_key_in_the_file_is_refused_and_never_printed(text: str) -> None:

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
+from conclave.gateway.api.chat import parse
 from conclave.gateway.call import ChatRequest
 from conclave.gateway.errors import ConclaveError, InvalidRequest, NoExpertLeft, TooLarge, Unsupported, UpstreamRejected
 from conclave.gateway.policy.published import Published
@@ -58,6 +60,15 @@ def test_what_may_not_pass_names_its_place(
     assert caught.value.param == param
 
 
+def test_an_unknown_kind_of_part_is_refused_by_its_name(publish: Publish) -> None:
+    """As it comes over HTTP: the parser lets it through, and the policy knows that nobody takes it."""
+    content = [{"type": "text", "text": "what is it?"}, {"type": "video"}]
+    request = parse(msgspec.json.encode({"model": "auto", "messages": [{"role": "user", "content": content}]}))
+    with pytest.raises(Unsupported, match="'video'") as caught:
+        publish().rules_for("any").read(request)
+    assert (caught.value.status, caught.value.param) == (400, "messages[0].content[1]")
+
+
 def test_an_image_passes_where_one_expert_sees(publish: Publish, ask: Ask) -> None:
     content = [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": "https://x/y.png"}}]
     assert [segment.text for segment in publish().rules_for("any").read(ask(content))] == ["what is it?"]
@@ -92,7 +103,9 @@ def test_when_nobody_is_left_the_last_ones_words_are_told(
 
 
 def test_an_upstreams_verdict_on_the_request_is_passed_on_and_no_fallback_is_tried(publish: Publish) -> None:
-    refused = Outcome(accepted=False, error="max_tokens is too large", final=True, param="max_tokens", code="too_large")
+    refused = Outcome(
+        accepted=False, error="max_tokens is too large", rejected=True, final=True, param="max_tokens", code="too_large"
+    )
     with pytest.raises(UpstreamRejected, match=r"^max_tokens is too large$") as caught:
         publish().rules_for("any").next_step(TWO, [refused], shown=False)
     assert (caught.value.param, caught.value.code) == ("max_tokens", "too_large")

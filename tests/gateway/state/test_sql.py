@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import insert, select, text
 
 import conclave.gateway.state
-from conclave.gateway.state.sql import Database, StateError, change_number, keep_new, note_change, replace
+from conclave.gateway.state.sql import Database, StateError, change_number, keep_new, note_change, replace, upgrade
 from conclave.gateway.state.tables import REVISION, audit_rows, changes, follower_positions, metadata
 
 MIGRATIONS = Path(conclave.gateway.state.__path__[0]) / "migrations"
@@ -42,10 +42,22 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 
 
 def test_the_migrations_build_exactly_the_tables(database: Database) -> None:
-    """Alembic's own comparison of the migrated database with the metadata finds nothing to do."""
+    """Alembic's own comparison of a database that all migrations built with the metadata finds nothing to do."""
     database.migrate()
-    with database.read() as connection:
+    with database.write() as connection:
+        metadata.drop_all(connection)
+        connection.execute(text("DROP TABLE alembic_version"))
+        upgrade(connection)
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    assert database.migrate() == REVISION
+
+
+def test_a_new_database_is_taken_by_alembic_as_the_newest(database: Database) -> None:
+    database.migrate()
+    with database.write() as connection:
+        upgrade(connection)
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    assert database.revision() == REVISION
 
 
 def test_the_newest_migration_is_the_one_named_in_tables() -> None:
@@ -89,6 +101,20 @@ def test_a_database_of_a_newer_conclave_is_refused(tmp_path: Path) -> None:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(StateError, match="newer Conclave"):
         database.open()
+    with pytest.raises(StateError, match="newer Conclave"):
+        database.migrate()
+    assert database.revision() == "9999"
+    database.close()
+
+
+def test_a_server_that_is_not_there_is_one_line_without_the_password() -> None:
+    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+    database = Database("postgresql+psycopg://user:hunter2@127.0.0.1:1/x")
+    for use in (database.open, database.migrate):
+        with pytest.raises(StateError, match="cannot open the state database") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+        assert "hunter2" not in str(caught.value)
     database.close()
 
 

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from conclave.safety.audit.cli import KEEP_DAYS, TABLES, audit
+from conclave.safety.audit.keys import SigningKey
 from conclave.safety.audit.read import Follow
 from conclave.safety.audit.witness import Witnessed
 
@@ -158,3 +159,42 @@ def test_prune_says_what_went_and_verify_remembers(state: Any) -> None:
     assert "rows 0 to 2" in run(state, "verify").output
     assert run(state, "prune", "--keep-days", "0").exit_code == 0
     assert sorted(state.files()) == ["heads.jsonl"]
+
+
+def test_what_is_left_of_pruned_rows_is_not_exported(state: Any, tmp_path: Path) -> None:
+    first = min(state.files())
+    content = state.files()[first]
+    run(state, "prune", "--before", "2026-03-02")
+    (state.journal / first).write_bytes(content)
+    out = tmp_path / "out.jsonl"
+    assert run(state, "export", "--jsonl", str(out)).exit_code == 0
+    lines = out.read_bytes().splitlines()
+    assert len(lines) == 10
+    assert not set(lines) & set(content.splitlines())
+    times = [msgspec.json.decode(line)["row"]["time"] for line in lines]
+    assert times == sorted(times)
+
+
+def test_after_a_key_loss_prune_trusts_the_old_key_that_it_is_given(state: Any, wall: Any, tmp_path: Path) -> None:
+    pinned = tmp_path / "old.pem"
+    pinned.write_text(run(state, "key").output)
+    (state.path / "keys" / "audit_ed25519").unlink()
+    state.key = SigningKey.open(state.path / "keys" / "audit_ed25519")
+    wall.now += timedelta(days=2)
+    state.open(wall).close()
+    refused = run(state, "prune", "--before", "2026-03-02")
+    assert (refused.exit_code, "not trusted" in refused.output) == (1, True)
+    done = run(state, "prune", "--before", "2026-03-02", "--public-key", str(pinned))
+    assert (done.exit_code, "3 rows dropped" in done.output) == (0, True)
+    pinned.write_text(pinned.read_text() + run(state, "key").output)
+    assert run(state, "verify", "--public-key", str(pinned)).exit_code == 0
+
+
+def test_the_state_folder_may_come_from_the_environment(state: Any) -> None:
+    env = {"CONCLAVE__SERVER__STATE_DIR": str(state.path)}
+    result = CliRunner().invoke(audit, ["verify"], env=env)
+    assert (result.exit_code, "13 rows" in result.output) == (0, True)
+
+
+def test_without_a_moment_prune_says_where_a_policy_is_looked_for(state: Any) -> None:
+    assert "$CONCLAVE_CONFIG" in run(state, "prune").output

@@ -5,6 +5,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import pytest
+
+from conclave.safety.audit.chain import NO_HASH, line_of, row_bytes
 from conclave.safety.audit.prune import prune
 
 NewRow = Callable[[Any, int], dict[str, Any]]
@@ -43,15 +47,15 @@ def test_a_pruned_journal_goes_on(written: Any, tmp_path: Path, wall: Any, new_r
     folder = written.copy(tmp_path / "copy")
     pruned(folder)
     wall.now += timedelta(days=1)
-    for days in range(3):
+    for _ in range(3):
         journal = folder.open(wall)
         journal.append(new_row(wall, 0))
         journal.close()
         assert folder.verify().faults == []
         wall.now += timedelta(days=1)
         pruned(folder, wall.now - timedelta(days=1, hours=12))
-        assert folder.verify().faults == []
-        assert days < 3
+        report = folder.verify()
+        assert (report.faults, report.rows) == ([], 3)  # the newest chain: genesis, one call, closed
 
 
 def test_what_is_left_after_pruning_is_still_guarded(written: Any, tmp_path: Path) -> None:
@@ -108,3 +112,54 @@ def test_files_that_an_interrupted_run_left_are_noted_and_go_with_the_next(writt
     assert any("prune again" in note for note in report.notes)
     pruned(folder)
     assert first not in folder.files()
+
+
+def test_all_files_of_an_interrupted_run_are_still_known(written: Any, tmp_path: Path) -> None:
+    """Also those that an earlier tombstone speaks of, and the torn tail of a process that was killed."""
+    folder = written.copy(tmp_path / "copy")
+    last = max(name for name in folder.files() if name != "heads.jsonl")
+    (folder.journal / last).write_bytes(folder.files()[last] + b'{"hash":"00')
+    before = folder.files()
+    pruned(folder)
+    pruned(folder, NOW)
+    for name in sorted(before.keys() - {"heads.jsonl"}, reverse=True):  # oldest first is how they go
+        (folder.journal / name).write_bytes(before[name])
+        assert folder.verify().faults == [], name
+    assert folder.verify().rows == 0
+    assert pruned(folder, NOW).rows == 0
+    assert sorted(folder.files()) == ["heads.jsonl"]
+
+
+def forged(content: bytes) -> bytes:
+    """The same rows, one with another status, linked anew as only the hashes ask."""
+    lines, prev = [], NO_HASH
+    for line in content.splitlines():
+        row = msgspec.json.decode(row_bytes(line) or b"")
+        made, prev = line_of({**row, "status": 418}, chain=row["chain"], seq=row["seq"], prev=prev)
+        lines.append(made)
+    return b"".join(lines)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(forged, id="forged"),
+        pytest.param(lambda content: content + forged(content).splitlines(keepends=True)[-1], id="more"),
+        pytest.param(lambda content: b"".join(content.splitlines(keepends=True)[:-1]), id="fewer"),
+        pytest.param(lambda content: content.replace(b"req_1", b"req_9"), id="edited"),
+        pytest.param(lambda _: b"", id="empty"),
+    ],
+)
+def test_a_file_put_back_for_pruned_rows_is_a_fault(
+    written: Any, tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    folder = written.copy(tmp_path / "copy")
+    first = min(folder.files())
+    content = folder.files()[first]
+    pruned(folder)
+    (folder.journal / first).write_bytes(change(content))
+    report = folder.verify()
+    assert report.faults
+    assert all(fault.file == first and "was pruned, and put back" in fault.what for fault in report.faults)
+    assert report.rows == 10
+    assert pruned(folder, NOW).dropped == ()

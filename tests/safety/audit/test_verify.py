@@ -111,7 +111,7 @@ def table(folder: Any) -> list[Witnessed]:
         Witnessed(chain, row.data["seq"], row.hash)
         for chain, parts in segments(folder.journal).items()
         for part in parts
-        for row in rows_of(part)
+        for row in rows_of(part.path)
     ]
 
 

@@ -48,3 +48,10 @@ def test_more_values_than_mean_anything_are_refused() -> None:
     with pytest.raises(BoundaryError) as refused:
         check_shape({"x": [0] * VALUES}, nesting=64)
     assert refused.value.too_large
+
+
+@pytest.mark.parametrize("value", [nested(30), "\ud800"], ids=["deep", "surrogate"])
+def test_the_place_holds_no_more_than_the_beginning_of_a_key(value: object) -> None:
+    with pytest.raises(BoundaryError) as caught:
+        check_shape({"k" * 1_000_000: value}, nesting=10)
+    assert caught.value.place == "k" * 64
