@@ -67,6 +67,7 @@ def serve(config: Path | None, host: str | None, port: int | None, admin_port: i
     settings = _settings(config, host=host, port=port, admin_port=admin_port)
     from conclave.gateway.access.admission import NoKeysError  # noqa: PLC0415  commands load what they need
     from conclave.gateway.app import create_app  # noqa: PLC0415
+    from conclave.gateway.errors import Unavailable  # noqa: PLC0415
     from conclave.gateway.serve import Doors, PortTakenError, Server  # noqa: PLC0415
     from conclave.gateway.telemetry import logs  # noqa: PLC0415
 
@@ -88,7 +89,7 @@ def serve(config: Path | None, host: str | None, port: int | None, admin_port: i
     running = Server(create_app(settings), doors, announce=announce)
     try:
         running.run()
-    except (NoKeysError, PortTakenError) as error:
+    except (NoKeysError, PortTakenError, Unavailable) as error:
         raise click.ClickException(str(error)) from error
     except (OSError, ValueError) as error:
         if serving:
