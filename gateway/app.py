@@ -29,7 +29,9 @@ log = structlog.get_logger()
 
 
 class Door(FastAPI):
-    """FastAPI, but the hot path goes straight to its endpoint: six layers of middleware cost a tenth of a call.
+    """FastAPI, but the hot path goes straight to its endpoint: middleware wraps each chunk that is sent.
+
+    Measured: 50-chunk streams, 16 at once, cost 1.2 to 1.4 times as much CPU through it; plain calls no more than noise.
 
     With `spans` it does not, because FastAPI's own telemetry is one of the layers.
     """

@@ -113,7 +113,7 @@ class Server:
 def _settle_heap() -> None:
     """What is loaded now stays, so collections need not look through it; a call's objects die without them.
 
-    Measured: collections took a fifth of a call's CPU, and a full one stopped all calls for 50 ms.
+    Measured at 16 calls at once: p99 65-70 ms with it, 100-110 ms without; the CPU a call differs by less than noise.
     """
     gc.collect()
     gc.freeze()
