@@ -15,6 +15,8 @@ COPY gateway gateway
 COPY router router
 COPY safety safety
 COPY retrieval retrieval
+COPY moe moe
+COPY kernels kernels
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 RUN python -m venv --without-pip /opt/conclave \
     && pip --python /opt/conclave/bin/python install --no-cache-dir --constraint constraints.txt \

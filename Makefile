@@ -8,7 +8,7 @@ ARGS   ?=
 PYTEST_ARGS ?=
 
 BIN    := $(VENV)/bin
-ROOTS  := gateway router safety retrieval
+ROOTS  := gateway router safety retrieval moe kernels
 CODE   := $(ROOTS) lints tests $(wildcard benchmarks)
 LINKS  := $(addprefix .typing/conclave/,$(ROOTS))
 RECIPE := pyproject.toml setup.py constraints.txt

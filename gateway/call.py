@@ -5,11 +5,10 @@ that made it, but for `Attempt`, which the upstream keeps up to date, and `Reply
 """
 
 import asyncio
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -19,11 +18,14 @@ from conclave.safety.api import Segment
 
 if TYPE_CHECKING:
     from conclave.gateway.access.scope import Grant
+    from conclave.gateway.experts.pool import Pool
     from conclave.gateway.policy.rules import Rules
+    from conclave.gateway.reply import Reply
 
+# What is asked of an expert; also the path below its base URL, but for `chat`.
+Operation: TypeAlias = Literal["chat", "completions", "embeddings", "moderations"]
 JSON: Final = msgspec.json.Decoder()
 MOST_TOKENS: Final = 2**53
-IDENTITY: Final = ("id", "object", "created", "model")  # the fields that every chunk of a stream repeats
 
 
 class Chunk:
@@ -57,12 +59,13 @@ END: Final = Chunk(b"[DONE]")  # after the record is written
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens as the expert counted them; None where it did not say."""
+    """Tokens as the expert counted them; None where it did not say, `estimated` where the gateway guessed."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    estimated: bool = False
 
     @classmethod
     def of(cls, usage: object) -> "Usage":
@@ -75,6 +78,22 @@ class Usage:
             cached_tokens=_count(_inner(usage, "prompt_tokens_details").get("cached_tokens")),
             reasoning_tokens=_count(_inner(usage, "completion_tokens_details").get("reasoning_tokens")),
         )
+
+    @classmethod
+    def total(cls, usages: "Sequence[Usage]") -> "Usage":
+        """Of all attempts of a call; None where none of them said."""
+        return cls(
+            prompt_tokens=_sum(usage.prompt_tokens for usage in usages),
+            completion_tokens=_sum(usage.completion_tokens for usage in usages),
+            cached_tokens=_sum(usage.cached_tokens for usage in usages),
+            reasoning_tokens=_sum(usage.reasoning_tokens for usage in usages),
+            estimated=any(usage.estimated for usage in usages),
+        )
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def _inner(usage: dict[str, Any], key: str) -> dict[str, Any]:
@@ -100,11 +119,12 @@ class Attempt:
     transport_retries: int = 0
     upstream_status: int | None = None
     failure: str | None = None
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """A request as chat.completions, whatever dialect it came in.
+class ModelRequest:
+    """A request in the words of the OpenAI API, whatever dialect it came in.
 
     `body` is the client's JSON object, never changed; unknown fields in it go on to the expert. `needs` are the
     capabilities that the chosen expert must have.
@@ -115,6 +135,7 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     needs: frozenset[str]
+    operation: Operation = "chat"
 
 
 class Head(Protocol):
@@ -164,127 +185,23 @@ class ClientGone(Exception):
 ENDINGS: Final = ("answered", "refused", "failed", "deadline", "client_gone", "stopped")  # stopped: this process ended
 
 
-class Reply:
-    """What the client is shown of an answer, chunk by chunk, and what the record says of it.
-
-    Two things wait: the opening (a role delta without text), so that another expert can still take over unseen, and the
-    closing chunk (finish reason, usage), so that the last chunk carries the `conclave` object. `begun` says that the
-    client has its 200, `shown` that it has seen a word.
-    """
-
-    __slots__ = (
-        "_absorb_usage",
-        "_digest",
-        "_held",
-        "_identity",
-        "begun",
-        "finish_reason",
-        "model",
-        "shown",
-        "shown_bytes",
-        "stream",
-        "usage",
-    )
-
-    def __init__(self, *, stream: bool, include_usage: bool, digest_key: bytes) -> None:
-        self.stream = stream
-        self.begun = False
-        self.shown = False
-        self.shown_bytes = 0
-        self.usage = Usage()
-        self.finish_reason: str | None = None
-        self.model: str | None = None
-        self._absorb_usage = stream and not include_usage
-        self._held: list[Chunk] = []
-        self._identity: dict[str, Any] = {}
-        self._digest = hashlib.blake2b(key=digest_key, digest_size=16)
-
-    @property
-    def digest(self) -> str:
-        """Keyed BLAKE2b over the bytes that were shown, in hex."""
-        return self._digest.hexdigest()
-
-    def restart(self) -> None:
-        """Forget what was held: the next expert begins from nothing. Only before the first word was shown."""
-        self._held.clear()
-        self.usage, self.finish_reason, self.model, self._identity = Usage(), None, None, {}
-
-    def feed(self, chunk: Chunk) -> Sequence[Chunk]:
-        """What may be shown now, in order. Raises ExpertFailed if the chunk is no chat.completion."""
-        if chunk is SILENCE:
-            self.begun = True
-            return (chunk,)
-        event = chunk.event
-        choices = event.get("choices")
-        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-            raise ExpertFailed("the expert sent an object without choices", kind="malformed")
-        if event.get("usage"):
-            self.usage = Usage.of(event["usage"])
-            if self._absorb_usage and not choices:
-                return ()
-        closing = self._note_finish(choices)
-        if not self._identity:
-            self._identity = {name: event[name] for name in IDENTITY if name in event}
-            self.model = event["model"] if isinstance(event.get("model"), str) else None
-        if closing or not choices or not (self.shown or any(map(_has_text, choices))):
-            self._held.append(chunk)
-            return ()
-        return self._release(chunk)
-
-    def finish(self, explained: Mapping[str, Any]) -> Sequence[Chunk]:
-        """All that was held, the `conclave` object in its last chunk. Raises ExpertFailed if nothing ever came."""
-        if not self._held:
-            if not self.shown:
-                raise ExpertFailed("the expert ended without an answer", kind="cut")
-            self._held.append(Chunk(msgspec.json.encode({**self._identity, "choices": []})))
-        last = self._held.pop()
-        return self._release(_spliced(last, explained))
-
-    def _note_finish(self, choices: list[dict[str, Any]]) -> bool:
-        """Whether one of the choices ends here (each does in a plain answer)."""
-        reasons = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
-        if reasons:
-            self.finish_reason = str(reasons[-1])
-        return bool(reasons) or not self.stream
-
-    def _release(self, chunk: Chunk) -> Sequence[Chunk]:
-        out = (*self._held, chunk)
-        self._held.clear()
-        self.shown = self.begun = True
-        for released in out:
-            self.shown_bytes += len(released.data)
-            self._digest.update(released.data)
-        return out
-
-
-def _has_text(choice: dict[str, Any]) -> bool:
-    """Whether a stream's choice carries more than a role: content, reasoning, a refusal, a tool call."""
-    delta = choice.get("delta")
-    return isinstance(delta, dict) and any(value for key, value in delta.items() if key != "role")
-
-
-def _spliced(chunk: Chunk, explained: Mapping[str, Any]) -> Chunk:
-    """The chunk with a `conclave` object added; the upstream's own bytes stay as they are, unless it has one itself."""
-    if "conclave" in chunk.event:
-        return Chunk(msgspec.json.encode({**chunk.event, "conclave": explained}))
-    return Chunk(b'%b,"conclave":%b}' % (chunk.data.rstrip()[:-1], msgspec.json.encode(explained)))
-
-
 @dataclass(slots=True)
 class Call:
     """One call, from its first byte to its record. Opened before parsing, so that malformed JSON has a record too."""
 
     id: str
     source: Source
-    parse: Callable[[bytes], ChatRequest]
+    parse: Callable[[bytes], ModelRequest]
     opened_at: datetime
     opened_s: float
     grant: "Grant | None" = None
     rules: "Rules | None" = None
-    request: ChatRequest | None = None
+    request: ModelRequest | None = None
     segments: tuple[Segment, ...] = ()
     decision: Decision | None = None
-    reply: Reply | None = None
+    reply: "Reply | None" = None
+    experts: "Pool | None" = None
+    stages: dict[str, float] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     ended_s: float | None = None
@@ -299,6 +216,18 @@ class Call:
     def shown(self) -> bool:
         """Whether the client has seen a word of an answer."""
         return self.reply is not None and self.reply.shown
+
+    def passed(self, stage: str, now_s: float) -> None:
+        """Note when a stage was left; it began when the one before it was left, the first when the call was opened."""
+        self.stages[stage] = now_s
+
+    def tried(self, error: ExpertFailed | None = None) -> None:
+        """Note what the last attempt used and how it went; after a failure the next one starts anew, or continues."""
+        assert self.reply is not None  # noqa: S101  for mypy: an expert was asked
+        self.attempts[-1].usage = self.reply.spent(sum(len(segment.text) for segment in self.segments))
+        self.outcomes.append(Outcome(accepted=True) if error is None else failed(error))
+        if error is not None:
+            self.reply.restart()
 
     def end(self, now_s: float, error: BaseException | None = None) -> None:
         """Note when the call ended and what ended it; None if it was answered."""
@@ -331,6 +260,6 @@ class Call:
             found = decision.classification
             explained |= {"category": found.category, "confidence": round(found.confidence, 4), "unsure": found.unsure}
         if decision is not None and rules is not None:
-            step = decision.steps[max(len(self.attempts) - 1, 0)]
+            step = decision.steps[min(max(len(self.attempts) - 1, 0), len(decision.steps) - 1)]
             explained |= {"reason": step.reason, "policy": rules.digest[:12]}
         return explained

@@ -9,10 +9,12 @@
     │   ├── UnknownModel           404
     │   ├── RequestTimeout         408  the body did not arrive in time
     │   ├── TooLarge               413
-    │   └── RateLimited            429  carries an honest retry-after
+    │   ├── RateLimited            429  carries an honest retry-after
+    │   └── Overloaded             429  this replica has more calls than it can serve; the same
     ├── Unavailable                503  full disk, draining: this replica cannot take the call
     ├── ExpertFailed               one expert's failure; `next_step` may name another
-    ├── NoExpertLeft               502  every step failed, or one failed after the first word
+    ├── NoExpertLeft               502  every step failed
+    │   └── Interrupted            502  the answer had begun, broke off, and nobody could continue it
     ├── DeadlineExceeded           504  the call's own time is up
     └── InternalError              500  a bug of ours; the log has the trace under the request id
 
@@ -92,6 +94,13 @@ class RateLimited(Refused):
     retry = True
 
 
+class Overloaded(Refused):
+    status = 429
+    type = "rate_limit_error"
+    code = "overloaded"
+    retry = True
+
+
 class Unavailable(ConclaveError):
     status = 503
     code = "unavailable"
@@ -150,6 +159,10 @@ class NoExpertLeft(ConclaveError):
     status = 502
     code = "no_expert_left"
     retry = True
+
+
+class Interrupted(NoExpertLeft):
+    code = "answer_interrupted"
 
 
 class UpstreamRejected(Refused):

@@ -1,26 +1,57 @@
 """The sole builder of what an expert is sent.
 
 An expert gets the client's request as it was written, less what is Conclave's own: the `conclave` extension and the
-model name, which each deployment puts in for itself.
+model name, which each deployment puts in for itself. An expert that continues another's answer gets that answer, too.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from conclave.gateway.call import ChatRequest
+from conclave.gateway.call import ModelRequest, Operation
 
 OURS: Final = frozenset({"conclave", "model"})
+CHARS_PER_TOKEN: Final = 4  # of English text: what is left of the client's own limit, roughly
+GO_ON: Final = (
+    "The connection broke while you were answering, and your last message is all that arrived. Continue it from its"
+    " very last character, in the same language and format. Begin with a space or line break if one belongs there."
+    " Write only what comes next: do not repeat, introduce or explain anything."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A chat.completions body without its model; `stream` says which kind of answer the upstream must give."""
+    """A body of the OpenAI API without its model; `stream` says which kind of answer the upstream must give.
+
+    `headers` go along to the upstream: where the call stands in a distributed trace.
+    """
 
     body: Mapping[str, Any]
     stream: bool
+    operation: Operation = "chat"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def compose(request: ChatRequest) -> Prompt:
-    """The prompt of a request; unknown fields go on to the expert."""
-    return Prompt({key: value for key, value in request.body.items() if key not in OURS}, stream=request.stream)
+def compose(request: ModelRequest, *, so_far: str = "", prefills: bool = False) -> Prompt:
+    """The prompt of a request; unknown fields go on to the expert.
+
+    `so_far` is the beginning of an answer that the expert has to continue: as its own last words if it `prefills`
+    (vLLM, SGLang), else because it is asked to.
+    """
+    body = {key: value for key, value in request.body.items() if key not in OURS}
+    if so_far:
+        body = _continuing(body, so_far, prefills=prefills)
+    return Prompt(body, stream=request.stream, operation=request.operation)
+
+
+def _continuing(body: dict[str, Any], so_far: str, *, prefills: bool) -> dict[str, Any]:
+    said = {"role": "assistant", "content": so_far}
+    if prefills:
+        more = [said]
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
+    else:
+        more = [said, {"role": "user", "content": GO_ON}]
+    for limit in ("max_tokens", "max_completion_tokens"):
+        if isinstance(body.get(limit), int):
+            body[limit] = max(1, body[limit] - len(so_far) // CHARS_PER_TOKEN)
+    return {**body, "messages": [*body["messages"], *more]}

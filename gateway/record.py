@@ -5,7 +5,7 @@ name of the model that was asked for stands in it, cut short. docs/audit.md list
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -13,8 +13,9 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from conclave.gateway.call import Attempt, Call, Head, Reply, Usage
+from conclave.gateway.call import Attempt, Call, Head, Usage
 from conclave.gateway.errors import ConclaveError, Unauthenticated, Unavailable
+from conclave.gateway.reply import Reply
 from conclave.router.api import Decision
 from conclave.safety.api import Segment
 from conclave.safety.audit.chain import stamp
@@ -137,9 +138,10 @@ def row_of(call: Call, now: datetime, digest: Callable[[str], str]) -> dict[str,
         "decision": _decision(call.decision) if call.decision else None,
         "attempts": [_attempt(attempt, call.opened_s) for attempt in call.attempts],
         "segments": [_segment(segment, digest, keep_text=keep_text) for segment in call.segments],
+        "stages": {stage: _ms(left_s - call.opened_s) for stage, left_s in call.stages.items()},
         "duration_ms": _ms(ended_s - call.opened_s),
     }
-    return row | _answer(reply) if reply is not None else row
+    return row | _answer(reply, call.attempts) if reply is not None else row
 
 
 def status_of(call: Call) -> int:
@@ -188,6 +190,7 @@ def _attempt(attempt: Attempt, opened_s: float) -> dict[str, Any]:
         "transport_retries": attempt.transport_retries,
         "upstream_status": attempt.upstream_status,
         "failure": attempt.failure,
+        "usage": _usage(attempt.usage),
     }
 
 
@@ -201,9 +204,11 @@ def _segment(segment: Segment, digest: Callable[[str], str], *, keep_text: bool)
     return row | {"text": segment.text} if keep_text else row
 
 
-def _answer(reply: Reply) -> dict[str, Any]:
+def _answer(reply: Reply, attempts: Sequence[Attempt]) -> dict[str, Any]:
+    used = [attempt.usage for attempt in attempts[:-1]]
+    last = reply.usage if not attempts or attempts[-1].usage == Usage() else attempts[-1].usage
     return {
-        "usage": _usage(reply.usage),
+        "usage": _usage(Usage.total([*used, last])),
         "finish_reason": reply.finish_reason[:CODE_CHARS] if reply.finish_reason is not None else None,
         "answer_model": reply.model[:MODEL_CHARS] if reply.model is not None else None,
         "shown_bytes": reply.shown_bytes,
@@ -212,12 +217,14 @@ def _answer(reply: Reply) -> dict[str, Any]:
 
 
 def _usage(usage: Usage) -> dict[str, int | None]:
-    return {
+    """What is known of it; `estimated` stands only where it is true."""
+    row: dict[str, int | None] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "cached_tokens": usage.cached_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
     }
+    return row | {"estimated": True} if usage.estimated else row
 
 
 def _ms(seconds: float) -> float:

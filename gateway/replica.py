@@ -20,7 +20,7 @@ from conclave.gateway.experts.configured import configured
 from conclave.gateway.experts.openai_http import HttpSessions
 from conclave.gateway.followers.runner import FollowerThread
 from conclave.gateway.pipeline import Pipeline
-from conclave.gateway.policy.published import Published
+from conclave.gateway.policy.published import Published, Version
 from conclave.gateway.record import Recorder
 from conclave.gateway.settings import ServerSettings, Settings
 from conclave.gateway.state.counters import LocalCounters
@@ -69,11 +69,11 @@ async def open_replica(settings: Settings) -> AsyncIterator[Replica]:
         stack.callback(database.close)
         keys = await _follow_keys(database, server, stack)
         router = await asyncio.to_thread(_load_router)
-        policy = Published(settings.policy, classify=router.classify, model_digest=router.digest)
         sessions = HttpSessions()
         stack.push_async_callback(sessions.aclose)
         experts = configured(settings.policy, os.environ, sessions)
         stack.push_async_callback(experts.aclose)
+        policy = Published(Version(settings.policy, experts, classify=router.classify, model_digest=router.digest))
         journal, digest_key = await asyncio.to_thread(_open_journal, server)
         recorder = Recorder(journal.append, digest_key)
         registry, followers = _followers(database, settings)
@@ -87,7 +87,7 @@ async def open_replica(settings: Settings) -> AsyncIterator[Replica]:
             journal_ready=journal.ready,
             allow_anonymous=is_loopback(server.host),
         )
-        pipeline = Pipeline(access=access, policy=policy, experts=experts, record=recorder, digest_key=digest_key)
+        pipeline = Pipeline(access=access, policy=policy, record=recorder, digest_key=digest_key)
         yield Replica(pipeline, recorder, keys, journal, registry)
 
 

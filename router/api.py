@@ -71,11 +71,18 @@ class NoStepLeft(Exception):
     """No step of the decision is left to try; the last outcome says what happened."""
 
 
-def next_step(decision: Decision, outcomes: Sequence[Outcome], *, shown: bool) -> Step:
+def next_step(decision: Decision, outcomes: Sequence[Outcome], *, shown: bool = False, resumable: bool = False) -> Step:
     """The step to take after `outcomes`; raises NoStepLeft.
 
-    Falling back is open until the client has seen a word (`shown`), and only while another expert could do better.
+    Falling back is open while another expert could do better: until the client has seen a word (`shown`) and, if what
+    it saw is `resumable`, after that, too. An answer that has begun is worth one more try by the expert that stands
+    last.
     """
-    if shown or len(outcomes) >= len(decision.steps) or (outcomes and outcomes[-1].final):
+    taken = len(outcomes)
+    if (shown and not resumable) or (outcomes and outcomes[-1].final):
         raise NoStepLeft
-    return decision.steps[len(outcomes)]
+    if taken < len(decision.steps):
+        return decision.steps[taken]
+    if shown and taken == len(decision.steps):
+        return Step(decision.steps[-1].expert, "resume")
+    raise NoStepLeft

@@ -1,4 +1,4 @@
-"""The dialect of `POST /v1/chat/completions`: a body is checked against the OpenAI API and becomes a ChatRequest.
+"""The dialect of `POST /v1/chat/completions`: a body is checked against the OpenAI API and becomes a ModelRequest.
 
 Known fields are checked for type and range; unknown ones travel on to the expert as they are. Which kinds of content
 parts may pass is for the policy to say.
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from conclave.gateway.call import JSON, ChatRequest
+from conclave.gateway.call import JSON, ModelRequest
 from conclave.gateway.errors import InvalidRequest
 from conclave.gateway.policy.rules import PART_NEEDS
 
@@ -65,7 +65,7 @@ class Body(Struct):
     conclave: dict[str, Any] | None = None
 
 
-def parse(body: bytes) -> ChatRequest:
+def parse(body: bytes) -> ModelRequest:
     """A request from the body's bytes; raises InvalidRequest with the path of what is wrong."""
     raw = _decode(body)
     try:
@@ -73,7 +73,7 @@ def parse(body: bytes) -> ChatRequest:
     except msgspec.ValidationError as error:
         found = PARAM.search(str(error))
         raise InvalidRequest(str(error), param=found[1] if found else None) from error
-    return ChatRequest(
+    return ModelRequest(
         body=raw,
         model=checked.model,
         stream=bool(checked.stream),

@@ -16,7 +16,7 @@ async def list_models(pipeline: Pipeline, recorder: Recorder, head: Head, *, req
     except Unauthenticated as error:
         recorder.refused(head, error, request_id)
         raise
-    models = pipeline.policy.rules_for(grant.tenant).models(grant.scope)
+    models = pipeline.policy.current.rules_for(grant.tenant).models(grant.scope)
     listed = [{"id": model, "object": "model", "created": 0, "owned_by": "conclave"} for model in models]
     about = headers.as_text(headers.request_headers(request_id, grant.rate))
     return JSONResponse({"object": "list", "data": listed}, headers=about)

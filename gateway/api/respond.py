@@ -17,7 +17,7 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from conclave.gateway.api import headers
-from conclave.gateway.call import END, SILENCE, Call, ChatRequest, Chunk, ClientGone
+from conclave.gateway.call import END, SILENCE, Call, Chunk, ClientGone, ModelRequest
 from conclave.gateway.errors import ConclaveError, InternalError, RequestTimeout, TooLarge, Unavailable
 from conclave.gateway.pipeline import Pipeline
 
@@ -111,9 +111,9 @@ class Client:
 
 
 class Respond:
-    """The endpoint of one dialect: `parse` turns its body into a ChatRequest."""
+    """The endpoint of one dialect: `parse` turns its body into a ModelRequest."""
 
-    def __init__(self, pipeline: Callable[[], Pipeline], parse: Callable[[bytes], ChatRequest]) -> None:
+    def __init__(self, pipeline: Callable[[], Pipeline], parse: Callable[[bytes], ModelRequest]) -> None:
         self._pipeline = pipeline
         self._parse = parse
 

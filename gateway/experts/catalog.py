@@ -11,7 +11,20 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-Capability: TypeAlias = Literal["tools", "images", "audio", "files", "json_mode", "json_schema", "n", "logprobs"]
+Capability: TypeAlias = Literal[
+    "tools",
+    "images",
+    "audio",
+    "files",
+    "json_mode",
+    "json_schema",
+    "n",
+    "logprobs",
+    "prefill",  # continues an assistant message that ends the request (vLLM, SGLang)
+    "completions",  # serves the older /completions, with suffix, echo and best_of
+    "embeddings",
+    "moderations",
+]
 
 # What nearly every OpenAI-compatible server takes. Images, audio and files must be declared.
 DEFAULT_CAPABILITIES: Final[frozenset[str]] = frozenset({"tools", "json_mode", "json_schema", "n", "logprobs"})

@@ -46,23 +46,24 @@ def check_config(file: Path | None) -> None:
 def route(question: str, config: Path | None, model: str, as_json: bool) -> None:
     """Say which expert would answer QUESTION, and why. Asks nobody."""
     from conclave.gateway.access.scope import Scope  # noqa: PLC0415  commands load what they need
-    from conclave.gateway.call import ChatRequest  # noqa: PLC0415
+    from conclave.gateway.call import ModelRequest  # noqa: PLC0415
     from conclave.gateway.errors import ConclaveError  # noqa: PLC0415
-    from conclave.gateway.policy.published import Published  # noqa: PLC0415
+    from conclave.gateway.experts.pool import Pool  # noqa: PLC0415
+    from conclave.gateway.policy.published import Version  # noqa: PLC0415
     from conclave.router.classify import Router  # noqa: PLC0415
 
     router = Router.load()
-    published = Published(_load(config).policy, classify=router.classify, model_digest=router.digest)
-    rules = published.rules_for("")
+    version = Version(_load(config).policy, Pool({}), classify=router.classify, model_digest=router.digest)
+    rules = version.rules_for("")
     body = {"model": model, "messages": [{"role": "user", "content": question}]}
-    request = ChatRequest(body=body, model=model, stream=False, include_usage=False, needs=frozenset())
+    request = ModelRequest(body=body, model=model, stream=False, include_usage=False, needs=frozenset())
     try:
         decision = rules.decide(request, rules.read(request), Scope())
     except ConclaveError as error:
         raise click.ClickException(error.message) from error
     cues: Sequence[tuple[str, float]] = router.explain(question).cues if decision.classification else ()
     if as_json:
-        click.echo(msgspec.json.encode(_for_a_program(decision, cues, published.digest)))
+        click.echo(msgspec.json.encode(_for_a_program(decision, cues, version.digest)))
     else:
         click.echo(_for_a_person(decision, cues))
 

@@ -93,6 +93,15 @@ class Stages(Part):
     route: StageMode = Field(default="on", description="Choose the expert by the question's category.")
 
 
+class Streams(Part):
+    """What becomes of a stream whose expert fails after its first word; before that, a fallback takes over unseen."""
+
+    on_failure: Literal["continue", "end"] = Field(
+        default="continue",
+        description="`continue`: the next expert goes on from the last word; `end`: an error event, and the end.",
+    )
+
+
 class DeploymentSettings(Part):
     """One place where an expert's model is served. What is not said here is as the expert says."""
 
@@ -219,6 +228,7 @@ class TenantOverrides(Part):
     """What is different for one tenant; what is not said here is as for all."""
 
     stages: Stages = Field(default_factory=Stages, description="As `policy.stages`.")
+    streams: Streams = Field(default_factory=Streams, description="As `policy.streams`.")
     limits: Limits = Field(default_factory=Limits, description="As `policy.limits`.")
     audit: TenantAudit = Field(default_factory=TenantAudit, description="What the record keeps of this tenant.")
     experts: Row | None = Field(default=None, description="The only experts that this tenant reaches; null: all.")
@@ -229,6 +239,7 @@ class PolicyDocument(Part):
 
     name: str = Field(default="default", min_length=1, max_length=64, description="A name for people.")
     stages: Stages = Field(default_factory=Stages, description="Which stages work.")
+    streams: Streams = Field(default_factory=Streams, description="What becomes of a stream that breaks off.")
     experts: dict[ExpertName, ExpertSettings] = Field(
         default_factory=dict, description="The experts by name; none: they are found from the environment."
     )

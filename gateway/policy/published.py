@@ -1,4 +1,4 @@
-"""The policy that is in force, compiled to Rules once for each tenant that it treats differently.
+"""The policy that is in force: a Version, compiled to Rules once for each tenant that it treats differently.
 
 Remembers at most one Rules for each tenant in the document and one for all others, so no caller can make it grow.
 """
@@ -9,6 +9,7 @@ from math import inf
 import msgspec
 
 from conclave.gateway.experts.catalog import Facts, shipped
+from conclave.gateway.experts.pool import Pool
 from conclave.gateway.policy.document import ExpertSettings, Limits, Part, PolicyDocument, TenantOverrides
 from conclave.gateway.policy.rules import Candidate, Classify, Rules
 
@@ -16,14 +17,26 @@ INPUT_SHARE = 0.75  # of a call's tokens, for one price out of two: prompts are 
 
 
 class Published:
-    """A completed document in force. `digest` is the SHA-256 (hex) of its canonical JSON."""
+    """Which version is in force. A call takes it once, and keeps it for its whole life."""
 
-    def __init__(self, document: PolicyDocument, *, classify: Classify, model_digest: str) -> None:
+    def __init__(self, version: "Version") -> None:
+        self.current = version
+
+    def limits_for(self, tenant: str) -> Limits:
+        """The limits for a tenant's calls that begin now."""
+        return self.current.limits_for(tenant)
+
+
+class Version:
+    """A completed document with its experts opened. `digest` is the SHA-256 (hex) of its canonical JSON."""
+
+    def __init__(self, document: PolicyDocument, experts: Pool, *, classify: Classify, model_digest: str) -> None:
         self.document = document
+        self.experts = experts
         self.digest = digest_of(document)
         self._classify = classify
         self._model_digest = model_digest
-        self._experts = {name: candidate(name, expert) for name, expert in document.experts.items()}
+        self._candidates = {name: candidate(name, expert) for name, expert in document.experts.items()}
         self._for_all = self._compile(TenantOverrides())
         self._by_tenant: dict[str, Rules] = {}
 
@@ -47,12 +60,13 @@ class Published:
             digest=self.digest,
             limits=document.limits.model_copy(update=said(tenant.limits)),
             route=stages.route,
+            resumes=document.streams.model_copy(update=said(tenant.streams)).on_failure == "continue",
             keep_text=bool(said(tenant.audit).get("keep_text", document.audit.keep_text)),
-            experts=self._experts,
+            experts=self._candidates,
             rows={category: row for category, row in document.categories.items()},  # noqa: C416  str keys, not literals
             default=document.default,
             aliases=document.aliases,
-            allowed=frozenset(tenant.experts or self._experts),
+            allowed=frozenset(tenant.experts or self._candidates),
             classify=self._classify,
             model_digest=self._model_digest,
         )

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from conclave.gateway import prompt
-from conclave.gateway.call import ChatRequest
+from conclave.gateway.call import ModelRequest
 from conclave.gateway.errors import (
     Forbidden,
+    Interrupted,
     InvalidRequest,
     NoExpertLeft,
     TooLarge,
@@ -56,6 +57,7 @@ class Rules:
     digest: str
     limits: Limits
     route: StageMode
+    resumes: bool
     keep_text: bool
     experts: Mapping[str, Candidate]
     rows: Mapping[str, tuple[str, ...]]
@@ -65,7 +67,7 @@ class Rules:
     classify: Classify
     model_digest: str
 
-    def read(self, request: ChatRequest) -> tuple[Segment, ...]:
+    def read(self, request: ModelRequest) -> tuple[Segment, ...]:
         """Every text of the request with its origin; raises InvalidRequest, TooLarge, Unsupported with the place."""
         caps = Caps(messages=self.limits.messages, text_chars=self.limits.text_chars, nesting=self.limits.nesting)
         try:
@@ -78,7 +80,7 @@ class Rules:
             self._check_part(part, place)
         return reading.segments
 
-    def decide(self, request: ChatRequest, segments: Sequence[Segment], scope: "Scope") -> router.Decision:
+    def decide(self, request: ModelRequest, segments: Sequence[Segment], scope: "Scope") -> router.Decision:
         """Which experts, in which order, and why; raises UnknownModel, Forbidden, Unsupported."""
         model = self.aliases.get(request.model, request.model)
         if model in self.experts:
@@ -98,16 +100,22 @@ class Rules:
             model_digest=self.model_digest if found else None,
         )
 
-    def next_step(self, decision: router.Decision, outcomes: Sequence[router.Outcome], *, shown: bool) -> router.Step:
-        """The expert to ask now; raises UpstreamRejected (another would say the same) or NoExpertLeft."""
+    def next_step(
+        self, decision: router.Decision, outcomes: Sequence[router.Outcome], *, shown: bool, resumable: bool = False
+    ) -> router.Step:
+        """The expert to ask now; raises UpstreamRejected (another would say the same), NoExpertLeft or Interrupted.
+
+        `shown`: the client has seen a word; `resumable`: another expert could go on from there.
+        """
         try:
-            return router.next_step(decision, outcomes, shown=shown)
+            return router.next_step(decision, outcomes, shown=shown, resumable=resumable and self.resumes)
         except router.NoStepLeft:
             self._give_up(outcomes, shown=shown)
 
-    def compose(self, request: ChatRequest) -> prompt.Prompt:
-        """What the expert is sent."""
-        return prompt.compose(request)
+    def compose(self, request: ModelRequest, step: router.Step, *, so_far: str = "") -> prompt.Prompt:
+        """What the step's expert is sent; `so_far` is what the client has seen of an answer that broke off."""
+        prefills = "prefill" in self.experts[step.expert].capabilities
+        return prompt.compose(request, so_far=so_far, prefills=prefills)
 
     def models(self, scope: "Scope") -> list[str]:
         """What a caller may put into `model`: the virtual models, the aliases, and the experts in reach."""
@@ -131,7 +139,7 @@ class Rules:
     def _reaches(self, name: str, scope: "Scope") -> bool:
         return name in self.allowed and scope.reaches(name)
 
-    def _named(self, name: str, request: ChatRequest, scope: "Scope") -> router.Decision:
+    def _named(self, name: str, request: ModelRequest, scope: "Scope") -> router.Decision:
         if not self._reaches(name, scope):
             raise Forbidden(f"this key does not reach the expert {name!r}", param="model")
         if missing := request.needs - self.experts[name].capabilities:
@@ -180,7 +188,7 @@ class Rules:
         last = outcomes[-1] if outcomes else None
         words = _own_words(last.error if last and last.error else "no reason was given")
         if shown:
-            raise NoExpertLeft(f"the expert failed after its answer had begun: {words}")
+            raise Interrupted(f"the answer broke off, and no expert could continue it: {words}")
         if last and last.rejected:
             raise UpstreamRejected(words, param=last.param, code=last.code)
         soonest_s = min((one.retry_after_s for one in outcomes if one.retry_after_s is not None), default=None)

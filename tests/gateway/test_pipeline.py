@@ -17,6 +17,7 @@ from conclave.gateway.errors import (
     ConclaveError,
     DeadlineExceeded,
     ExpertFailed,
+    Interrupted,
     InvalidRequest,
     NoExpertLeft,
     Unauthenticated,
@@ -27,8 +28,9 @@ from conclave.gateway.errors import (
 from conclave.gateway.experts.api import Expert
 from conclave.gateway.experts.pool import Deployment, Pool, PoolEntry
 from conclave.gateway.pipeline import Pipeline
-from conclave.gateway.policy.document import ExpertSettings, PolicyDocument
-from conclave.gateway.policy.published import Published
+from conclave.gateway.policy.document import PolicyDocument
+from conclave.gateway.policy.published import Published, Version
+from conclave.gateway.prompt import GO_ON
 from conclave.gateway.testing import FakeClock, FakeExpert
 from conclave.router.api import Classification
 
@@ -74,12 +76,15 @@ class House:
         admit: ConclaveError | None = None,
         record: Callable[[Call], None] | None = None,
         now_s: Callable[[], float] = time.monotonic,
+        capabilities: tuple[str, ...] = (),
+        streams: dict[str, str] | None = None,
     ) -> None:
         self.now_s = now_s
         self.records: list[Call] = []
         names = [expert.name for expert in experts]
-        known = ExpertSettings(model="m", base_url="http://127.0.0.1:1/v1", capabilities=())
-        document = PolicyDocument(experts=dict.fromkeys(names, known), categories={"math": names}, default=names)
+        known = {"model": "m", "base_url": "http://127.0.0.1:1/v1", "capabilities": capabilities}
+        policy = {"experts": dict.fromkeys(names, known), "categories": {"math": names}, "default": names}
+        document = PolicyDocument.model_validate(policy | {"streams": streams or {}})
         sure = Classification("math", 0.9, False, {"math": 0.9, "code": 0.1})
         pool = Pool(
             {
@@ -90,8 +95,7 @@ class House:
         )
         self.pipeline = Pipeline(
             access=Open(now_s, admit),  # type: ignore[arg-type]
-            policy=Published(document, classify=lambda _: sure, model_digest="d"),
-            experts=pool,
+            policy=Published(Version(document, pool, classify=lambda _: sure, model_digest="d")),
             record=record or self.records.append,
             digest_key=b"k",
             now_s=now_s,
@@ -137,7 +141,7 @@ async def test_the_first_expert_answers_and_the_record_says_so(stream: bool) -> 
     assert chunks[-1] is END
     assert chunks[-2].event["conclave"] == {
         "request_id": "req_1", "expert": "a", "category": "math", "confidence": 0.9, "unsure": False,
-        "reason": "category", "policy": house.pipeline.policy.digest[:12],
+        "reason": "category", "policy": house.pipeline.policy.current.digest[:12],
     }  # fmt: skip
     (record,) = house.records
     assert (record.ending, record.answered, len(record.attempts)) == ("answered", True, 1)
@@ -161,15 +165,77 @@ async def test_a_failure_after_the_role_but_before_text_is_still_unseen() -> Non
     assert sum("role" in choice["delta"] for chunk in chunks[:-1] for choice in chunk.event["choices"]) == 1
 
 
-async def test_after_the_first_word_no_other_expert_is_asked() -> None:
-    second = FakeExpert("b")
+async def test_after_the_first_word_the_next_expert_goes_on_from_it() -> None:
+    second = FakeExpert("b", answer="c and d")
     house = House(failing("a", "cut", after=3), second)
+    chunks = await house.run(request(stream=True))
+    assert text(chunks) == "abc and d"
+    assert [message["content"] for message in second.asked[0].body["messages"][1:]] == ["ab", GO_ON]
+    explained = chunks[-2].event["conclave"]
+    assert (explained["expert"], explained["reason"], explained["continued"]) == ("b", "fallback", True)
+    (record,) = house.records
+    assert (record.ending, [attempt.failure for attempt in record.attempts]) == ("answered", ["cut", None])
+
+
+async def test_a_continued_stream_keeps_one_identity_and_one_role() -> None:
+    house = House(failing("a", "cut", after=3), FakeExpert("b", answer="c"))
+    events = [chunk.event for chunk in (await house.run(request(stream=True)))[:-1]]
+    assert {event["model"] for event in events} == {"a"}
+    assert sum("role" in choice["delta"] for event in events for choice in event["choices"]) == 1
+
+
+async def test_the_usage_of_both_halves_is_recorded() -> None:
+    """The one that failed never said what it used: that part is estimated, and marked so."""
+    house = House(failing("a", "cut", after=3), FakeExpert("b", answer="c"))
+    await house.run(request(stream=True))
+    first, second = (attempt.usage for attempt in house.records[0].attempts)
+    assert (first.completion_tokens, first.estimated) == (1, True)
+    assert (second.completion_tokens, second.estimated) == (1, False)
+
+
+async def test_the_last_expert_is_asked_once_more_to_finish_its_own_answer() -> None:
+    house = House(failing("a", "cut", after=3))
     shown: list[Chunk] = []
-    with pytest.raises(NoExpertLeft):
+    with pytest.raises(Interrupted):
+        await house.show(request(stream=True), shown)
+    (record,) = house.records
+    assert text(shown) == "ab"
+    assert [attempt.expert for attempt in record.attempts] == ["a", "a"]
+    assert (record.ending, record.reply is not None and record.reply.shown) == ("failed", True)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"response_format": {"type": "json_object"}}, {"n": 2}],
+    ids=["json-cannot-be-handed-over", "two-choices-cannot"],
+)
+async def test_what_cannot_be_continued_ends_with_an_error(more: dict[str, Any]) -> None:
+    second = FakeExpert("b")
+    house = House(failing("a", "cut", after=3), second, capabilities=("json_mode", "n"))
+    shown: list[Chunk] = []
+    with pytest.raises(Interrupted):
+        await house.show(request(stream=True, **more), shown)
+    assert text(shown) == "ab"
+    assert not second.asked
+
+
+async def test_a_policy_may_end_a_stream_that_breaks_off() -> None:
+    second = FakeExpert("b")
+    house = House(failing("a", "cut", after=3), second, streams={"on_failure": "end"})
+    shown: list[Chunk] = []
+    with pytest.raises(Interrupted):
         await house.show(request(stream=True), shown)
     assert text(shown) == "ab"
     assert not second.asked
-    assert house.records[0].ending == "failed"
+
+
+async def test_an_expert_that_prefills_gets_the_answer_as_its_own_last_words() -> None:
+    second = FakeExpert("b", answer="c")
+    house = House(failing("a", "cut", after=3), second, capabilities=("prefill",))
+    await house.run(request(stream=True, max_tokens=1))
+    body = second.asked[0].body
+    assert body["messages"][-1] == {"role": "assistant", "content": "ab"}
+    assert (body["continue_final_message"], body["add_generation_prompt"], body["max_tokens"]) == (True, False, 1)
 
 
 @BOTH

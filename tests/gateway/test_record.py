@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from conclave.gateway.access.scope import Grant, Scope
-from conclave.gateway.call import SILENCE, Attempt, Call, ChatRequest, Chunk, ClientGone, Reply, Source
+from conclave.gateway.call import SILENCE, Attempt, Call, Chunk, ClientGone, ModelRequest, Source
 from conclave.gateway.errors import (
     DeadlineExceeded,
     ExpertFailed,
@@ -22,6 +22,7 @@ from conclave.gateway.errors import (
 )
 from conclave.gateway.policy.rules import Rules
 from conclave.gateway.record import MOST_SOURCES, Recorder
+from conclave.gateway.reply import Reply
 from conclave.router.api import Classification, Decision, Step
 from conclave.safety.api import Origin, Segment
 
@@ -91,7 +92,7 @@ def whole(*, stream: bool = True, keep_text: bool = False) -> Call:
     call.grant = Grant("acme", "key_7", Scope(), deadline_s=200.0)
     call.rules = cast(Rules, Policy(keep_text=keep_text))
     body = {"model": "auto", "messages": [{"role": "user", "content": QUESTION}]}
-    call.request = ChatRequest(body, "auto", stream, include_usage=True, needs=frozenset())
+    call.request = ModelRequest(body, "auto", stream, include_usage=True, needs=frozenset())
     call.segments = (Segment(Origin.USER, QUESTION, QUESTION, "messages[0]"),)
     found = Classification("math", PROBABILITIES["math"], unsure=True, probabilities=PROBABILITIES)
     steps = (Step("prover", "category"), Step("general", "fallback"))
@@ -100,7 +101,7 @@ def whole(*, stream: bool = True, keep_text: bool = False) -> Call:
         Attempt("prover", 100.01, "prover-1", "gpt-x", ended_s=100.02, upstream_status=500, failure="status"),
         Attempt("general", 100.02, "general-1", "gpt-y", first_byte_s=100.05, ended_s=100.5, upstream_status=200),
     ]
-    call.reply = Reply(stream=stream, include_usage=True, digest_key=KEY)
+    call.reply = Reply(call.request, digest_key=KEY)
     delta = {"index": 0, "delta": {"content": "the answer"}}
     call.reply.feed(Chunk(msgspec.json.encode({"model": "gpt-y-1", "choices": [delta]})))
     usage = {"prompt_tokens": 12, "completion_tokens": 3}
@@ -187,7 +188,7 @@ def test_a_call_that_ended_badly_has_a_row_too(  # noqa: PLR0913, PLR0917  one r
 
 def test_a_stream_that_was_kept_alive_and_then_failed_had_its_200_too(record: Recorder, paper: Paper) -> None:
     call = whole()
-    call.reply = Reply(stream=True, include_usage=False, digest_key=b"k")
+    call.reply = Reply(ModelRequest({}, "auto", True, include_usage=False, needs=frozenset()), digest_key=b"k")
     call.reply.feed(SILENCE)
     call.end(100.7, NoExpertLeft("none"))
     record(call)
@@ -204,7 +205,7 @@ def test_a_stream_that_broke_had_its_200_already(record: Recorder, paper: Paper)
 
 def test_a_long_model_name_is_cut(record: Recorder, paper: Paper) -> None:
     call = opened()
-    call.request = ChatRequest({}, "m" * 9_999, False, include_usage=False, needs=frozenset())
+    call.request = ModelRequest({}, "m" * 9_999, False, include_usage=False, needs=frozenset())
     call.end(100.1, InvalidRequest("unknown"))
     record(call)
     assert paper.rows[0]["model"] == "m" * 128

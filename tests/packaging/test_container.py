@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "compose.yaml").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 IGNORE = (ROOT / ".dockerignore").read_text().splitlines()
-ROOMS = ("gateway", "router", "safety", "retrieval")
+ROOMS = ("gateway", "router", "safety", "retrieval", "moe", "kernels")
 
 
 def every_option_on() -> str:

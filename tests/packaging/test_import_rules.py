@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("gateway", "router", "safety", "retrieval")
+ROOMS = ("gateway", "router", "safety", "retrieval", "moe", "kernels")
 
 
 def lint_imports(house: Path) -> subprocess.CompletedProcess[str]:
@@ -35,7 +35,7 @@ def house(tmp_path: Path) -> Path:
 def test_the_tree_keeps_every_contract(house: Path) -> None:
     done = lint_imports(house)
     assert done.returncode == 0, done.stdout
-    assert "4 kept, 0 broken" in done.stdout
+    assert "6 kept, 0 broken" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,9 @@ def test_the_tree_keeps_every_contract(house: Path) -> None:
         pytest.param(
             "gateway/telemetry/intruder.py", "import conclave.gateway.api", "is layered", id="telemetry-to-api"
         ),
+        pytest.param("moe/intruder.py", "import conclave.router.api", "import none of each other", id="moe-to-router"),
+        pytest.param("kernels/intruder.py", "import conclave.moe", "kernels import no room", id="kernels-to-moe"),
+        pytest.param("router/intruder.py", "import conclave.kernels", "only the local expert", id="router-to-kernels"),
         pytest.param("gateway/misc.py", "", "is layered", id="a-module-that-no-layer-lists"),
     ],
 )
@@ -76,6 +79,7 @@ def test_a_violation_breaks_its_contract(house: Path, place: str, line: str, con
     [
         pytest.param("router/train/near.py", "import conclave.retrieval", id="training-may-import-any-room"),
         pytest.param("router/cli.py", "def train():\n    import conclave.router.train", id="a-command-starts-training"),
+        pytest.param("moe/near.py", "import conclave.kernels", id="the-local-expert-computes-with-the-kernels"),
         pytest.param(
             "safety/near.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import conclave.gateway.errors",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("litellm", "torch", "transformers", "faiss", "sqlalchemy", "httpx")
+HEAVY = ("litellm", "torch", "transformers", "triton", "numba", "faiss", "sqlalchemy", "httpx")
 
 
 def python(code: str, *, cwd: Path) -> str:
@@ -39,6 +39,6 @@ def test_a_transformers_model_imports_with_the_root_first_on_the_path() -> None:
 
 
 def test_the_rooms_import_from_anywhere(tmp_path: Path) -> None:
-    rooms = "conclave.gateway, conclave.router, conclave.safety, conclave.retrieval"
+    rooms = "conclave.gateway, conclave.router, conclave.safety, conclave.retrieval, conclave.moe, conclave.kernels"
     code = f"import {rooms}, conclave; print(conclave.__file__)"
     assert python(code, cwd=tmp_path).strip() == "None"

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("gateway", "router", "safety", "retrieval")
+ROOMS = ("gateway", "router", "safety", "retrieval", "moe", "kernels")
 
 
 def tracked() -> list[PurePosixPath]:

@@ -34,6 +34,16 @@ def test_nobody_else_is_asked_once_the_client_has_seen_a_word(outcomes: list[Out
         next_step(DECISION, outcomes, shown=True)
 
 
+def test_what_was_shown_may_be_continued_by_the_next_expert_if_it_is_resumable() -> None:
+    assert next_step(DECISION, [FAILED], shown=True, resumable=True) == SECOND
+
+
+def test_an_answer_that_has_begun_is_worth_one_more_try_by_the_last_expert() -> None:
+    assert next_step(DECISION, [FAILED] * 3, shown=True, resumable=True) == Step("local", "resume")
+    with pytest.raises(NoStepLeft):
+        next_step(DECISION, [FAILED] * 4, shown=True, resumable=True)
+
+
 def test_a_final_outcome_ends_the_search_although_steps_are_left() -> None:
     with pytest.raises(NoStepLeft):
         next_step(DECISION, [Outcome(accepted=False, error="the request is invalid", final=True)], shown=False)

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from conclave.gateway.call import Reply
+from conclave.gateway.call import ModelRequest
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
 from conclave.gateway.experts.api import Expert, Upstream
 from conclave.gateway.prompt import Prompt
+from conclave.gateway.reply import Reply
 from conclave.gateway.testing import FakeClock, FakeExpert
 
 PLAIN = Prompt({"messages": [{"role": "user", "content": "hello"}]}, stream=False)
@@ -42,7 +43,7 @@ async def test_it_streams_the_given_pieces_between_role_and_finish() -> None:
 
 @pytest.mark.parametrize("prompt", [PLAIN, STREAM], ids=["plain", "stream"])
 async def test_its_answers_are_whole_for_the_pipeline(prompt: Prompt) -> None:
-    reply = Reply(stream=prompt.stream, include_usage=False, digest_key=b"k")
+    reply = Reply(ModelRequest({}, "auto", prompt.stream, include_usage=False, needs=frozenset()), digest_key=b"k")
     async for chunk in opened(FakeExpert(answer="yes"), prompt):
         reply.feed(chunk)
     assert b'"conclave":{"expert":"fake"}' in reply.finish({"expert": "fake"})[-1].data

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from conclave.gateway.call import Chunk, Reply
+from conclave.gateway.call import Chunk, ModelRequest
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
 from conclave.gateway.experts.quoting import NO_PASSAGE, QuotedAnswer, QuotingExpert
 from conclave.gateway.prompt import Prompt
+from conclave.gateway.reply import Reply
 from conclave.retrieval.docs import index_folder, load_docs
 from conclave.retrieval.store import Store
 
@@ -269,7 +270,7 @@ def test_the_gateway_takes_the_answer(expert: QuotingExpert, *, stream: bool) ->
     """Fed to the Reply that shows it to the client, it is whole and its usage and reason are read."""
     asked = prompt("How do I upgrade?", stream=stream, stream_options={"include_usage": True})
     chunks = ask(expert, asked)
-    reply = Reply(stream=stream, include_usage=True, digest_key=b"k")
+    reply = Reply(ModelRequest({}, "auto", stream, include_usage=True, needs=frozenset()), digest_key=b"k")
     shown = [out for chunk in chunks for out in reply.feed(chunk)]
     shown += reply.finish({"expert": "quoting"})
     assert said(shown) == said(chunks)

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from conclave.gateway.call import ChatRequest
+from conclave.gateway.call import ModelRequest
+from conclave.gateway.experts.pool import Pool
 from conclave.gateway.policy.document import CATEGORIES, PolicyDocument
 from conclave.gateway.policy.load import complete
-from conclave.gateway.policy.published import Published
+from conclave.gateway.policy.published import Version
 from conclave.router.api import Classification
 
 URL = "http://127.0.0.1:1/v1"
@@ -44,7 +45,7 @@ class Classifier:
         return self.says
 
 
-Publish = Callable[..., Published]
+Publish = Callable[..., Version]
 
 
 @pytest.fixture
@@ -56,22 +57,22 @@ def classifier() -> Classifier:
 def publish(classifier: Classifier) -> Publish:
     """A policy in force: POLICY with some parts replaced."""
 
-    def published(**parts: Any) -> Published:
+    def published(**parts: Any) -> Version:
         document = complete(PolicyDocument.model_validate(POLICY | parts), {})
-        return Published(document, classify=classifier, model_digest="m" * 64)
+        return Version(document, Pool({}), classify=classifier, model_digest="m" * 64)
 
     return published
 
 
-Ask = Callable[..., ChatRequest]
+Ask = Callable[..., ModelRequest]
 
 
 @pytest.fixture
 def ask() -> Ask:
     """A request for one question."""
 
-    def request(text: Any = "why?", *, model: str = "auto", needs: tuple[str, ...] = (), **body: Any) -> ChatRequest:
+    def request(text: Any = "why?", *, model: str = "auto", needs: tuple[str, ...] = (), **body: Any) -> ModelRequest:
         whole = {"model": model, "messages": [{"role": "user", "content": text}]} | body
-        return ChatRequest(body=whole, model=model, stream=False, include_usage=False, needs=frozenset(needs))
+        return ModelRequest(body=whole, model=model, stream=False, include_usage=False, needs=frozenset(needs))
 
     return request

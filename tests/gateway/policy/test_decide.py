@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from conclave.gateway.access.scope import Scope
-from conclave.gateway.call import ChatRequest
+from conclave.gateway.call import ModelRequest
 from conclave.gateway.errors import ConclaveError, Forbidden, UnknownModel, Unsupported
-from conclave.gateway.policy.published import Published
+from conclave.gateway.policy.published import Version
 from conclave.router.api import Decision
 
 ALL = Scope()
-Publish = Callable[..., Published]
-Ask = Callable[..., ChatRequest]
+Publish = Callable[..., Version]
+Ask = Callable[..., ModelRequest]
 
 
-def decided(published: Published, request: ChatRequest, scope: Scope = ALL, *, tenant: str = "any") -> Decision:
+def decided(published: Version, request: ModelRequest, scope: Scope = ALL, *, tenant: str = "any") -> Decision:
     rules = published.rules_for(tenant)
     return rules.decide(request, rules.read(request), scope)
 

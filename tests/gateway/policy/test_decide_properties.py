@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conclave.gateway.access.scope import Scope
-from conclave.gateway.call import ChatRequest
+from conclave.gateway.call import ModelRequest
 from conclave.gateway.errors import Forbidden, Unsupported
 from conclave.gateway.experts.catalog import Capability
+from conclave.gateway.experts.pool import Pool
 from conclave.gateway.policy.document import CATEGORIES, VIRTUAL_MODELS, PolicyDocument
 from conclave.gateway.policy.load import complete
-from conclave.gateway.policy.published import Published
+from conclave.gateway.policy.published import Version
 from conclave.router.api import Classification, Decision
 
 NAMES = ("a", "b", "c", "d", "quoting")
@@ -54,10 +55,10 @@ def test_no_decision_leaves_the_reach_or_asks_for_what_an_expert_lacks(
     policy: dict[str, Any], scope: Scope, needs: frozenset[str], model: str, said: Classification
 ) -> None:
     document = complete(PolicyDocument.model_validate(policy), {})
-    rules = Published(document, classify=lambda _: said, model_digest="").rules_for("t")
+    rules = Version(document, Pool({}), classify=lambda _: said, model_digest="").rules_for("t")
     own = document.tenants["t"].experts
     body = {"messages": [{"role": "user", "content": "x"}]}
-    request = ChatRequest(body=body, model=model, stream=False, include_usage=False, needs=needs)
+    request = ModelRequest(body=body, model=model, stream=False, include_usage=False, needs=needs)
 
     def decide() -> Decision:
         return rules.decide(request, rules.read(request), scope)

@@ -8,9 +8,9 @@ import pytest
 
 from conclave.gateway.policy.document import ExpertSettings, PolicyDocument
 from conclave.gateway.policy.load import complete
-from conclave.gateway.policy.published import Published, candidate, digest_of
+from conclave.gateway.policy.published import Version, candidate, digest_of
 
-Publish = Callable[..., Published]
+Publish = Callable[..., Version]
 EXPERT = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
 
 

@@ -7,13 +7,13 @@ import msgspec
 import pytest
 
 from conclave.gateway.api.chat import parse
-from conclave.gateway.call import ChatRequest
+from conclave.gateway.call import ModelRequest
 from conclave.gateway.errors import ConclaveError, InvalidRequest, NoExpertLeft, TooLarge, Unsupported, UpstreamRejected
-from conclave.gateway.policy.published import Published
+from conclave.gateway.policy.published import Version
 from conclave.router.api import Decision, Outcome, Step
 
-Publish = Callable[..., Published]
-Ask = Callable[..., ChatRequest]
+Publish = Callable[..., Version]
+Ask = Callable[..., ModelRequest]
 TWO = Decision(steps=(Step("a", "category"), Step("b", "fallback")), reason="category", row="code")
 FAILED = Outcome(accepted=False, error="connection refused")
 
@@ -77,7 +77,9 @@ def test_an_image_passes_where_one_expert_sees(publish: Publish, ask: Ask) -> No
 
 
 def test_the_prompt_is_the_request_without_what_is_ours(publish: Publish, ask: Ask) -> None:
-    prompt = publish().rules_for("any").compose(ask(temperature=0.5, conclave={"x": 1}))
+    prompt = publish().rules_for("any").compose(
+        ask(temperature=0.5, conclave={"x": 1}), Step("quoting", "named")
+    )
     assert prompt.body == {"messages": [{"role": "user", "content": "why?"}], "temperature": 0.5}
 
 
@@ -91,7 +93,7 @@ def test_the_next_step_is_the_fallback(publish: Publish) -> None:
     ("outcomes", "shown", "words"),
     [
         pytest.param([FAILED, FAILED], False, r"2 asked.*connection refused", id="all-failed"),
-        pytest.param([FAILED], True, "after its answer had begun: connection refused", id="after-the-first-word"),
+        pytest.param([FAILED], True, "no expert could continue it: connection refused", id="after-the-first-word"),
         pytest.param([Outcome(accepted=False)] * 2, False, "no reason", id="without-a-reason"),
     ],
 )

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave.gateway.call import SILENCE, Chunk, Reply, Usage
+from conclave.gateway.call import SILENCE, Chunk, ModelRequest, Usage
 from conclave.gateway.errors import ExpertFailed
+from conclave.gateway.reply import Reply
 
 
 def delta(content: str | None = None, *, finish: str | None = None, index: int = 0, **more: Any) -> Chunk:
@@ -20,8 +21,9 @@ def delta(content: str | None = None, *, finish: str | None = None, index: int =
 USAGE = Chunk(b'{"model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}')
 
 
-def reply(*, stream: bool = True, include_usage: bool = False) -> Reply:
-    return Reply(stream=stream, include_usage=include_usage, digest_key=b"k")
+def reply(*, stream: bool = True, include_usage: bool = False, **more: Any) -> Reply:
+    body = {"messages": [{"role": "user", "content": "?"}], **more}
+    return Reply(ModelRequest(body, "auto", stream, include_usage, frozenset()), digest_key=b"k")
 
 
 def test_a_role_delta_waits_for_the_first_text() -> None:

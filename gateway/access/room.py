@@ -1,0 +1,208 @@
+"""How many calls are worked on at once, and who waits: keeps a gateway that has too much to do busy with what it can end.
+
+What runs short is the event loop, not places: a thousand streams that wait for slow experts cost it next to nothing, a
+hundred that speak at once may be all that it can do. So calls enter freely until the loop itself is late (`LAG_S`), and
+`max_calls` bounds only the memory and the open files. Then they wait, each tenant in its own line, the lines in turn,
+and enter as the loop keeps up. When the queue is full the longest line's newest call goes: a tenant alone may use all of
+the queue, and none can keep another out of it. It knows no request, and never cuts a call that is in work.
+"""
+
+import asyncio
+import random
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from conclave.gateway.errors import DeadlineExceeded, Overloaded
+
+TICK_S: Final = 0.01  # between two looks at the loop, while there are calls: 100 a second, 3 us each
+LAG_S: Final = 0.03  # later than this, the loop has more to do than it can; docs/operations.md has the measurement
+BATCH: Final = 32  # calls that enter at a look: at 1.4 ms a call, more than a core can do until the next
+DECAY: Final = 0.5  # of what is known of the rate, for each second of waiting
+FIRST_RATE: Final = 100.0  # calls a second, until one was measured
+MEASURED_S: Final = 0.05  # of waiting, after which the rate is a measurement
+LEAST_WAIT_S, MOST_WAIT_S = 0.1, 60.0  # of a retry-after: the OpenAI clients pass over more than a minute
+
+
+class Waiter:
+    """A call in a line. `place` is set when it may enter, or must go."""
+
+    __slots__ = ("given_up_s", "place")
+
+    def __init__(self, place: "asyncio.Future[None]", given_up_s: float) -> None:
+        self.place = place
+        self.given_up_s = given_up_s
+
+
+class Room:
+    """`enter` before the work of a call, `leave` after it. `max_wait_s`: how long a call may stand in line."""
+
+    def __init__(
+        self,
+        *,
+        max_calls: int,
+        max_queue: int,
+        max_wait_s: float,
+        now_s: Callable[[], float] = time.monotonic,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        self.in_work = 0
+        self.queued = 0
+        self.refused = 0
+        self._max_calls = max_calls
+        self._max_queue = max_queue
+        self._max_wait_s = max_wait_s
+        self._now_s = now_s
+        self._uniform = uniform
+        self._lines: OrderedDict[str, deque[Waiter]] = OrderedDict()  # by tenant, the next to enter first; none is empty
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0
+        self._lag_s = 0.0
+        self._entered = 0.0  # from the queue, and the seconds that there was one: both fade
+        self._waited_s = 0.0
+        self._turned_away: dict[str, int] = {}
+
+    @property
+    def full(self) -> bool:
+        """Whether a newcomer can only have another's place in the queue. An unbounded attribute lookup's worth."""
+        return self.queued >= self._max_queue
+
+    @property
+    def lag_s(self) -> float:
+        """How late the event loop was when it was last looked at."""
+        return self._lag_s
+
+    def turn_away(self, tenant: str) -> Overloaded | None:
+        """Whether there is no point in reading a call of this tenant: counted by tenant, not recorded one by one."""
+        if not self.full or len(self._lines.get(tenant, ())) + 1 < self._longest():
+            return None
+        self._turned_away[tenant] = self._turned_away.get(tenant, 0) + 1
+        return self._overloaded()
+
+    def collect(self) -> Mapping[str, int]:
+        """How many calls of each tenant were turned away since this was asked last, by any thread."""
+        counts, self._turned_away = self._turned_away, {}
+        return counts
+
+    def try_enter(self) -> bool:
+        """Enter if nothing hinders it: nobody waits, there is a place, and the loop keeps up. Measured: 0.3 us."""
+        if self.queued or self.in_work >= self._max_calls or self._late():
+            return False
+        self.in_work += 1
+        if self._timer is None:
+            self._look_later()
+        return True
+
+    async def enter(self, tenant: str, deadline_s: float) -> None:
+        """Enter, at once or in turn. Raises Overloaded, DeadlineExceeded."""
+        if self.try_enter():
+            return
+        if self.full:
+            self._make_room(tenant)
+        now_s = self._now_s()
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(place, min(now_s + self._max_wait_s, deadline_s))
+        self._lines.setdefault(tenant, deque()).append(waiter)
+        self.queued += 1
+        if self._timer is None:
+            self._look_later()
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.cancelled():
+                self._forget(tenant, waiter)
+            else:  # it was let in, and has left in the same moment
+                self.in_work -= 1
+            raise
+        except Overloaded:
+            if self._now_s() >= deadline_s:
+                raise DeadlineExceeded("the call's time was up while it waited for its turn") from None
+            raise
+
+    def leave(self) -> None:
+        """The work of a call is done."""
+        self.in_work -= 1
+
+    def _late(self) -> bool:
+        """Whether the loop was late at the last look, or the next look is overdue."""
+        return self._lag_s > LAG_S or (self._timer is not None and self._now_s() - self._due_s > LAG_S)
+
+    def _look_later(self) -> None:
+        self._due_s = self._now_s() + TICK_S
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._look)
+
+    def _look(self) -> None:
+        now_s = self._now_s()
+        self._lag_s = max(0.0, now_s - self._due_s)
+        if self.queued:
+            self._fade(now_s - self._due_s + TICK_S)
+            self._send_home(now_s)
+            if self._lag_s <= LAG_S:
+                self._let_in(min(BATCH, self._max_calls - self.in_work))
+        if self.in_work or self.queued:
+            self._look_later()
+        else:
+            self._timer, self._lag_s = None, 0.0
+
+    def _fade(self, passed_s: float) -> None:
+        kept = DECAY ** min(passed_s, 10.0)
+        self._entered *= kept
+        self._waited_s = self._waited_s * kept + passed_s
+
+    def _let_in(self, most: int) -> None:
+        """The lines in turn, one call each."""
+        while most > 0 and self._lines:
+            tenant, line = self._lines.popitem(last=False)
+            waiter = line.popleft()
+            if line:
+                self._lines[tenant] = line
+            self.queued -= 1
+            if not waiter.place.done():
+                waiter.place.set_result(None)
+                self.in_work += 1
+                self._entered += 1
+                most -= 1
+
+    def _send_home(self, now_s: float) -> None:
+        """Those whose time is up; a line is in the order of its calls' times, or nearly."""
+        for tenant, line in list(self._lines.items()):
+            while line and line[0].given_up_s <= now_s:
+                self._refuse(line.popleft())
+            if not line:
+                del self._lines[tenant]
+
+    def _make_room(self, tenant: str) -> None:
+        """Refuse the newest call of the longest line for one of a shorter line; raises Overloaded if this is it."""
+        longest = max(self._lines, key=lambda name: len(self._lines[name]), default=tenant)
+        line = self._lines.get(longest)
+        if line is None or len(self._lines.get(tenant, ())) + 1 >= len(line):
+            self.refused += 1
+            raise self._overloaded()
+        self._refuse(line.pop())
+        if not line:
+            del self._lines[longest]
+
+    def _refuse(self, waiter: Waiter) -> None:
+        self.queued -= 1
+        if not waiter.place.done():
+            self.refused += 1
+            waiter.place.set_exception(self._overloaded())
+
+    def _forget(self, tenant: str, waiter: Waiter) -> None:
+        line = self._lines.get(tenant)
+        if line is not None and waiter in line:
+            line.remove(waiter)
+            self.queued -= 1
+            if not line:
+                del self._lines[tenant]
+
+    def _longest(self) -> int:
+        return max(map(len, self._lines.values()), default=0)
+
+    def _overloaded(self) -> Overloaded:
+        """When to come back: once all who wait now have entered, at the measured rate; spread over as long again."""
+        rate = self._entered / self._waited_s if self._waited_s >= MEASURED_S else FIRST_RATE
+        empty_s = max(self.queued, 1) / max(rate, 1 / MOST_WAIT_S)
+        wait_s = min(max(empty_s * (1 + self._uniform()), LEAST_WAIT_S), MOST_WAIT_S)
+        return Overloaded("the gateway has more calls than it can serve now; try again later", retry_after_s=wait_s)
