@@ -8,17 +8,19 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
-from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from conclave.gateway.admin.app import create_admin_app
 from conclave.gateway.api import chat, headers, health
-from conclave.gateway.api.models import list_models
+from conclave.gateway.api.cors import Cors
+from conclave.gateway.api.front import Front
+from conclave.gateway.api.models import Models
 from conclave.gateway.api.respond import Respond, head_of
-from conclave.gateway.errors import ConclaveError, InternalError, Refused
+from conclave.gateway.errors import ConclaveError, Forbidden, InternalError, Refused
 from conclave.gateway.replica import Replica, open_replica
 from conclave.gateway.settings import Settings
 from conclave.gateway.telemetry.spans import native
@@ -35,7 +37,7 @@ class Door(FastAPI):
     `spans` the call does go through, because FastAPI's own telemetry is one of the layers.
     """
 
-    def __init__(self, chat: ASGIApp, *, spans: bool, lifespan: Lifespan["Door"]) -> None:
+    def __init__(self, chat: ASGIApp, *, spans: bool, cors: Cors, lifespan: Lifespan["Door"]) -> None:
         super().__init__(
             title="Conclave",
             lifespan=lifespan,
@@ -45,12 +47,19 @@ class Door(FastAPI):
             telemetry=native(enabled=spans),
         )
         self._chat = None if spans else chat
+        self._cors = cors
         self.router.routes.append(Route(CHAT, chat, methods=["POST"]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._chat is not None and scope["type"] == "http" and scope["path"] == CHAT and scope["method"] == "POST":
             await self._chat(scope, receive, send)
             return
+        if self._cors and scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            origin, asked = _cross_origin(scope)
+            if origin is not None and asked:
+                await _preflight(scope, receive, send, self._cors.preflight(origin, asked[-1]))
+                return
+            send = _readable(send, self._cors.headers(origin))
         try:
             await super().__call__(scope, receive, send)
         except Exception:
@@ -67,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_replica(settings) as opened:
+        async with open_replica(settings, front.room, lambda: bool(app.state.draining)) as opened:
             app.state.replica = opened
             app.state.admin = create_admin_app(checks, opened.registry)
             yield
@@ -78,19 +87,63 @@ def create_app(settings: Settings) -> FastAPI:
     def checks() -> dict[str, str]:
         return {**replica().checks(), "serving": "draining" if app.state.draining else "ok"}
 
-    async def models(request: Request) -> JSONResponse:
+    def of(request: Request) -> Models:
         opened = replica()
-        return await list_models(opened.pipeline, opened.recorder, head_of(request.scope), request_id=_id(request))
+        head = head_of(request.scope, front.proxies)
+        return Models(opened.pipeline, opened.recorder, head, request_id=_id(request))
 
-    endpoint = Respond(lambda: replica().pipeline, chat.parse)
-    app = Door(endpoint, spans=settings.server.telemetry.spans, lifespan=lifespan)
+    async def models(request: Request) -> JSONResponse:
+        return await of(request).all()
+
+    async def model(request: Request) -> JSONResponse:
+        name = request.path_params["model"]
+        return await (of(request).kept(name) if request.method == "DELETE" else of(request).one(name))
+
+    front = Front.of(settings.server)
+    endpoint = Respond(lambda: replica().pipeline, chat.parse, front)
+    app = Door(endpoint, spans=settings.server.telemetry.spans, cors=front.cors, lifespan=lifespan)
     app.state.draining = False
     app.add_api_route("/v1/models", models, methods=["GET"], response_model=None)
+    app.add_api_route("/v1/models/{model:path}", model, methods=["GET", "DELETE"], response_model=None)
     app.include_router(health.routes(checks))
     app.add_exception_handler(ConclaveError, _refused)
     app.add_exception_handler(HTTPException, _not_served)
     app.add_exception_handler(Exception, _broke)
     return app
+
+
+def _cross_origin(scope: Scope) -> tuple[str | None, list[bytes | None]]:
+    """The page's origin; for a preflight also, as the one item of a list, which headers it asks to send."""
+    found = dict(scope["headers"])
+    origin = found.get(b"origin")
+    asks = scope["method"] == "OPTIONS" and b"access-control-request-method" in found
+    return (
+        origin.decode("latin-1") if origin is not None else None,
+        [found.get(b"access-control-request-headers")] if asks else [],
+    )
+
+
+async def _preflight(scope: Scope, receive: Receive, send: Send, leave: headers.Headers | None) -> None:
+    """What a browser asks before a page's call: no key comes with it, and nothing is served by it."""
+    about = headers.request_headers(headers.new_id())
+    if leave is not None:
+        await Response(status_code=204, headers=headers.as_text(about + leave))(scope, receive, send)
+        return
+    error = Forbidden("pages of this origin may not use the API; server.cors.origins lists those that may")
+    about += [*headers.error_headers(error), (b"vary", b"origin")]
+    await JSONResponse(error.envelope(), error.status, headers.as_text(about))(scope, receive, send)
+
+
+def _readable(send: Send, more: headers.Headers) -> Send:
+    """`send`, with what lets a page read the answer; `Respond` says it itself."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            said = {name for name, _ in message.get("headers", ())}
+            message = {**message, "headers": [*message.get("headers", ()), *(one for one in more if one[0] not in said)]}
+        await send(message)
+
+    return sending
 
 
 def _id(request: Request) -> str:

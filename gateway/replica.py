@@ -6,7 +6,7 @@ Blocking work (files, the database, models) is done in threads; heavy imports ha
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from conclave.gateway.access.admission import Access, is_loopback, require_keys_for
 from conclave.gateway.access.keys import KeyRing, read_pepper
+from conclave.gateway.access.room import Room
 from conclave.gateway.errors import Unavailable
 from conclave.gateway.experts.configured import configured
 from conclave.gateway.experts.openai_http import HttpSessions
@@ -60,7 +61,9 @@ class Replica:
 
 
 @asynccontextmanager
-async def open_replica(settings: Settings) -> AsyncIterator[Replica]:
+async def open_replica(
+    settings: Settings, room: Room | None = None, draining: Callable[[], bool] = lambda: False
+) -> AsyncIterator[Replica]:
     """A replica for as long as the block runs. Raises NoKeysError, StateError, OSError: whatever hinders the start."""
     server = settings.server
     async with AsyncExitStack() as stack:
@@ -86,6 +89,7 @@ async def open_replica(settings: Settings) -> AsyncIterator[Replica]:
             limits_for=policy.limits_for,
             journal_ready=journal.ready,
             allow_anonymous=is_loopback(server.host),
+            origins=server.cors.origins,
         )
         pipeline = Pipeline(access=access, policy=policy, record=recorder, digest_key=digest_key)
         yield Replica(pipeline, recorder, keys, journal, registry)

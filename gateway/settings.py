@@ -6,13 +6,15 @@ Only the server half can be set by environment and secret files: the policy is a
 says must stand in it. Nothing is read before `load_settings` is called.
 """
 
+import ipaddress
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -35,10 +37,44 @@ from conclave.gateway.policy.load import (
     missing_keys,
 )
 from conclave.gateway.policy.source import ConfigError, Loc, Problem, Source, read_source
+from conclave.gateway.policy.watch import Seen, look_at
 
 PREFIX: Final = "CONCLAVE__"
 DEFAULT_FILE: Final = Path("conclave.yaml")
 SECRETS_DIR: Final = Path("/run/secrets")  # where Docker and Kubernetes put them
+DEFAULTS: Final = Source(label="the defaults", data={}, lines={})  # where no file says anything
+
+
+def origin(value: str) -> str:
+    """A web origin as browsers send it, or `*`. Raises ValueError that says what was meant."""
+    if value == "*":
+        return value
+    try:
+        parts = urlsplit(value)
+        sound = parts.scheme and parts.hostname and f"{parts.scheme}://{parts.netloc}" == value and not parts.username
+        sound = sound and parts.port != 0 and value.isprintable() and value.isascii() and " " not in value
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError(f"{value!r} is no origin such as https://app.example or http://localhost:3000, and not *")
+    return value.lower()
+
+
+def cidr(value: str) -> str:
+    """An address or a network. Raises ValueError that says what was meant."""
+    try:
+        return str(ipaddress.ip_network(value.strip()))
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no address and no network such as 10.0.0.0/8 or fd00::/8 ({error})") from error
+
+
+class CorsSettings(Part):
+    """Which web pages may use the API from a browser."""
+
+    origins: tuple[Annotated[str, AfterValidator(origin)], ...] = Field(
+        default=(), description="Origins such as https://app.example, or `*`: any; none: CORS is off."
+    )
+    max_age_s: int = Field(default=600, ge=0, le=86_400, description="How long a browser may remember a preflight.")
 
 
 class Telemetry(Part):
@@ -59,6 +95,26 @@ class ServerSettings(Part):
     grace_s: float = Field(
         default=20.0, ge=0, le=3600, description="How long running answers may finish after SIGTERM."
     )
+    drain_delay_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=600,
+        description="How long after SIGTERM new calls are still served, for load balancers to notice; then `grace_s`.",
+    )
+    max_calls: int = Field(
+        default=4096, ge=1, le=1_000_000, description="Calls in work at once, waiting for an expert included."
+    )
+    max_queue: int = Field(
+        default=256, ge=0, le=100_000, description="Calls that may stand in line when the gateway is overloaded."
+    )
+    max_queue_s: float = Field(default=5.0, gt=0, le=600, description="How long a call may stand in line before a 429.")
+    cors: CorsSettings = Field(default_factory=CorsSettings, description="Which web pages may use the API.")
+    trusted_proxies: tuple[Annotated[str, AfterValidator(cidr)], ...] = Field(
+        default=(), description="Addresses and networks of proxies whose word on a client's address counts."
+    )
+    forwarded_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        default="x-forwarded-for", description="The header that the trusted proxies write; the other is ignored."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least that is logged."
     )
@@ -71,6 +127,12 @@ class ServerSettings(Part):
     )
     keys_refresh_s: float = Field(
         default=5.0, gt=0, le=3600, description="How soon a new or revoked API key is noticed by a running gateway."
+    )
+    policy_refresh_s: float = Field(
+        default=2.0,
+        gt=0,
+        le=3600,
+        description="How soon a rollback, another replica's new policy, or a changed key file is noticed.",
     )
 
     @model_validator(mode="after")
@@ -91,13 +153,16 @@ class ConfigFile(Part):
 class Settings:
     """All that the gateway starts with. `policy` is complete: its experts and its default row are never empty.
 
-    `warnings` are what a person should know and what does not hinder the start.
+    `warnings` are what a person should know and what does not hinder the start. `seen` is what the file was when it was
+    read, and `overrides` are a command's options: both to read it again.
     """
 
     server: ServerSettings
     policy: PolicyDocument
     source: Path | None = None
     warnings: tuple[Problem, ...] = ()
+    seen: Seen = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_settings(config: Path | None = None, **server_overrides: Any) -> Settings:
@@ -106,17 +171,16 @@ def load_settings(config: Path | None = None, **server_overrides: Any) -> Settin
     `server_overrides` are a command's options (None: not given). Raises ConfigError with every problem found.
     """
     path = _config_path(config)
-    source = read_source(path) if path else Source(label="the defaults", data={}, lines={})
+    seen = look_at(path) if path else ""
+    source = read_source(path) if path else DEFAULTS
     problems = [*source.problems, *_unknown_halves(source), *_unknown_variables()]
     overrides = {name: value for name, value in server_overrides.items() if value is not None}
     server: ServerSettings | None = None
     policy: PolicyDocument | None = None
     try:
         server = _server(source, overrides)
-    except ValidationError as error:
-        problems += explain(error, _Layers, _where_server(source, overrides))
-    except SettingsError as error:
-        problems.append(Problem("environment", "", f"what stands for a whole group of settings must be JSON ({error})"))
+    except ConfigError as error:
+        problems += error.problems
     half = source.data.get("policy")
     named = expert_names(half)
     found = Found({}, ()) if named else discover(os.environ, first_model=first_model)
@@ -129,7 +193,14 @@ def load_settings(config: Path | None = None, **server_overrides: Any) -> Settin
     if problems or server is None or policy is None:
         raise ConfigError(tuple(sorted(problems, key=_line)))
     hints = (*found.notes, *missing_keys(policy, os.environ, source.where))
-    return Settings(server=server, policy=policy, source=path, warnings=hints)
+    return Settings(server=server, policy=policy, source=path, warnings=hints, seen=seen, overrides=overrides)
+
+
+def load_server(config: Path | None = None, **server_overrides: Any) -> ServerSettings:
+    """The server half alone, for commands that must work while the policy half is wrong. Raises ConfigError."""
+    path = _config_path(config)
+    overrides = {name: value for name, value in server_overrides.items() if value is not None}
+    return _server(read_source(path) if path else DEFAULTS, overrides)
 
 
 def _line(problem: Problem) -> int:
@@ -155,6 +226,7 @@ class _Layers(BaseSettings):
 
 
 def _server(source: Source, overrides: Mapping[str, Any]) -> ServerSettings:
+    """Raises ConfigError."""
     half = source.data.get("server")
 
     class Layers(_Layers):
@@ -174,7 +246,13 @@ def _server(source: Source, overrides: Mapping[str, Any]) -> ServerSettings:
             return init_settings, secrets, env_settings, from_file
 
     said: dict[str, Any] = {"server": dict(overrides)} if overrides else {}
-    return Layers(**said).server
+    try:
+        return Layers(**said).server
+    except ValidationError as error:
+        raise ConfigError(tuple(explain(error, _Layers, _where_server(source, overrides)))) from error
+    except SettingsError as error:
+        words = f"what stands for a whole group of settings must be JSON ({error})"
+        raise ConfigError((Problem("environment", "", words),)) from error
 
 
 def _secrets_dir() -> Path:

@@ -13,6 +13,7 @@ HEAVY = frozenset({"faiss", "httpx", "litellm", "sqlalchemy", "torch", "transfor
 LAZY = (
     "gateway/access/key_table.py",
     "gateway/followers/audit_table.py",
+    "gateway/policy/store.py",
     "gateway/state/migrations/",
     "gateway/state/sql.py",
     "gateway/state/tables.py",

@@ -138,10 +138,10 @@ class Adapted:
         self.uninstall()
         self._policy, self._generator = policy, generator
         self._null = torch.nn.ParameterList([_null_rows(layer, policy.null_experts) for layer in self.layers])
-        self._flags = [layer.experts._is_expert_parallel for layer in self.layers]  # noqa: SLF001  see below
+        self._flags = [layer.experts._is_expert_parallel for layer in self.layers]
         for layer in self.layers:
             # transformers skips sentinels safely only under this flag: without it grouped_mm leaves rows unwritten.
-            layer.experts._is_expert_parallel = True  # noqa: SLF001  there is no public name (transformers 5.23)
+            layer.experts._is_expert_parallel = True
             layer.router.forward = self._forward_of(layer)
         self._hook = _decoder(self.model).register_forward_pre_hook(self._begin, with_kwargs=True)
 
@@ -151,7 +151,7 @@ class Adapted:
             return
         for layer, flag in zip(self.layers, self._flags, strict=True):
             del layer.router.forward
-            layer.experts._is_expert_parallel = flag  # noqa: SLF001  as above
+            layer.experts._is_expert_parallel = flag
         self._hook.remove()
         self._policy = self._hook = self._step = self._generator = None
         self._null = torch.nn.ParameterList()
@@ -206,7 +206,9 @@ class Adapted:
             found = rows.get(layer.name)
             if found is None or found.shape != null.shape:
                 self.uninstall()
-                raise ValueError(f"{folder / WEIGHTS_FILE} does not fit the layer {layer.name}: made for another model?")
+                raise ValueError(
+                    f"{folder / WEIGHTS_FILE} does not fit the layer {layer.name}: made for another model?"
+                )
             null.data.copy_(found)
 
     def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

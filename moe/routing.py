@@ -161,7 +161,8 @@ def route(  # noqa: PLR0913  each is one input of the fixed order above
     """Experts for tokens `hidden` [T, d] from the gate's `logits` [T, E + m]; `bias` [E] counts for the choice only."""
     scored = _score(hidden, logits, gate, experts=experts, style=style, step=step, bias=bias)
     choice = policy.select(scored, step, layer)
-    allowed = (choice.index < experts) & torch.isfinite(scored.choice.gather(1, choice.index))
+    inside = choice.index.clamp(max=logits.shape[1] - 1)  # a policy may itself say "no expert"
+    allowed = (choice.index < experts) & torch.isfinite(scored.choice.gather(1, inside))
     weight = torch.where(allowed, choice.weight, 0.0)  # [T, K]
     if step.limits.experts_max is not None:
         allowed = _capped(allowed, weight, step.by_token(step.limits.experts_max))

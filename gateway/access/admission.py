@@ -6,7 +6,7 @@ is good now, there is no call. Nothing here blocks.
 
 import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -52,6 +52,7 @@ class Access:
         limits_for: Callable[[str], CallLimits],
         journal_ready: Callable[[], None],
         allow_anonymous: bool,
+        origins: Collection[str] = (),
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keys = keys
@@ -59,19 +60,31 @@ class Access:
         self._limits_for = limits_for
         self._journal_ready = journal_ready
         self._allow_anonymous = allow_anonymous
+        self._origins = frozenset(origins) - {"*"}  # any page may read, but not use this machine's experts without a key
         self._now_s = now_s
 
     async def admit(self, head: Head) -> Grant:
         """Raises Unavailable, Unauthenticated, Forbidden or RateLimited."""
         self._journal_ready()
         token = bearer(head.authorization)
-        if self._allow_anonymous and self._keys.empty and (token is None or not token.startswith(PREFIX)):
-            forbid_web_pages(head)
+        if self._is_anonymous(token) and not _is_elsewhere(head.source):
+            forbid_web_pages(head, self._origins)
             return await self._grant(ANONYMOUS, None, EVERYTHING)  # clients that insist on a key may send any
         key = self._keys.verify(token) if token is not None else None
         if key is None:
             raise await self._refusal(token, head.source)
         return await self._grant(key.tenant, key, key.scope)
+
+    def tenant_of(self, head: Head) -> str | None:
+        """Whose call it would be; None for who is not let in. For the queue: nothing is counted and nothing granted."""
+        token = bearer(head.authorization)
+        if self._is_anonymous(token):
+            return ANONYMOUS
+        key = self._keys.verify(token) if token is not None else None
+        return None if key is None else key.tenant
+
+    def _is_anonymous(self, token: str | None) -> bool:
+        return self._allow_anonymous and self._keys.empty and (token is None or not token.startswith(PREFIX))
 
     async def _grant(self, tenant: str, key: StoredKey | None, scope: Scope) -> Grant:
         limits = self._limits_for(tenant)
@@ -116,13 +129,13 @@ def bearer(authorization: str | None) -> str | None:
     return token if token and scheme.lower() == "bearer" else None
 
 
-def forbid_web_pages(head: Head) -> None:
+def forbid_web_pages(head: Head, origins: Collection[str] = ()) -> None:
     """Raises Forbidden for what a page out of the web may have made a browser of this machine send.
 
     A page of another origin (CSRF) is named in `Origin`, one that has its name resolve to 127.0.0.1 (DNS rebinding) in
-    `Host`. Programs send no `Origin`, and HTTP/1.0 may come without `Host`.
+    `Host`. Programs send no `Origin`, and HTTP/1.0 may come without `Host`. Pages of `origins` were allowed by name.
     """
-    from_page = head.origin is not None and not _is_own(head.origin.partition("//")[2])
+    from_page = head.origin is not None and head.origin not in origins and not _is_own(head.origin.partition("//")[2])
     if from_page or (head.host is not None and not _is_own(head.host)):
         raise Forbidden(
             "without an API key only this machine's own programs are served, at a loopback address: "
@@ -139,6 +152,15 @@ def _is_own(authority: str) -> bool:
     except ValueError:
         return False
     return name.endswith(".localhost") or is_loopback(name)
+
+
+@lru_cache(maxsize=64)
+def _is_elsewhere(source: str) -> bool:
+    """Whether a proxy of this machine brings the call from another one: a stranger is then not this machine's own."""
+    try:
+        return not ipaddress.ip_address(source).is_loopback
+    except ValueError:  # no address: a test's client, a socket file
+        return False
 
 
 def require_keys_for(host: str, ring: KeyRing) -> None:

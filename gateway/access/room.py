@@ -9,6 +9,7 @@ the queue, and none can keep another out of it. It knows no request, and never c
 
 import asyncio
 import random
+import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
@@ -41,9 +42,9 @@ class Room:
     def __init__(
         self,
         *,
-        max_calls: int,
-        max_queue: int,
-        max_wait_s: float,
+        max_calls: int = 4096,
+        max_queue: int = 256,
+        max_wait_s: float = 5.0,
         now_s: Callable[[], float] = time.monotonic,
         uniform: Callable[[], float] = random.random,
     ) -> None:
@@ -62,11 +63,12 @@ class Room:
         self._entered = 0.0  # from the queue, and the seconds that there was one: both fade
         self._waited_s = 0.0
         self._turned_away: dict[str, int] = {}
+        self._counting = threading.Lock()  # counted on the event loop, collected on the followers' thread
 
     @property
     def full(self) -> bool:
-        """Whether a newcomer can only have another's place in the queue. An unbounded attribute lookup's worth."""
-        return self.queued >= self._max_queue
+        """Whether a newcomer can neither enter nor stand in line, unless another goes for it."""
+        return self.queued >= self._max_queue and (self.queued > 0 or self.in_work >= self._max_calls or self._late())
 
     @property
     def lag_s(self) -> float:
@@ -77,12 +79,15 @@ class Room:
         """Whether there is no point in reading a call of this tenant: counted by tenant, not recorded one by one."""
         if not self.full or len(self._lines.get(tenant, ())) + 1 < self._longest():
             return None
-        self._turned_away[tenant] = self._turned_away.get(tenant, 0) + 1
+        with self._counting:
+            self._turned_away[tenant] = self._turned_away.get(tenant, 0) + 1
+        self.refused += 1
         return self._overloaded()
 
     def collect(self) -> Mapping[str, int]:
         """How many calls of each tenant were turned away since this was asked last, by any thread."""
-        counts, self._turned_away = self._turned_away, {}
+        with self._counting:
+            counts, self._turned_away = self._turned_away, {}
         return counts
 
     def try_enter(self) -> bool:
@@ -112,7 +117,7 @@ class Room:
         except asyncio.CancelledError:
             if place.cancelled():
                 self._forget(tenant, waiter)
-            else:  # it was let in, and has left in the same moment
+            elif place.exception() is None:  # it was let in, and its client left in the same moment
                 self.in_work -= 1
             raise
         except Overloaded:

@@ -16,9 +16,13 @@ import msgspec
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from conclave.gateway.access import tags
+from conclave.gateway.access.proxies import Proxies
 from conclave.gateway.api import headers
+from conclave.gateway.api.cors import Cors
+from conclave.gateway.api.front import Front
 from conclave.gateway.call import END, SILENCE, Call, Chunk, ClientGone, ModelRequest
-from conclave.gateway.errors import ConclaveError, InternalError, RequestTimeout, TooLarge, Unavailable
+from conclave.gateway.errors import ConclaveError, InternalError, Overloaded, RequestTimeout, TooLarge, Unavailable
 from conclave.gateway.pipeline import Pipeline
 
 WATCH_AFTER_S: Final = (
@@ -29,7 +33,9 @@ DRAIN_BYTES: Final = (
     64 * 1024 * 1024
 )  # of an oversized body are read away, so that its client sees the 413, not a reset
 
-HEAD: Final = frozenset({b"authorization", b"origin", b"host"})  # what admission looks at
+TAGS: Final = tags.HEADER.encode()
+HEAD: Final = frozenset({b"authorization", b"origin", b"host", TAGS})  # what admission looks at, and the record keeps
+NO_PROXIES: Final = Proxies()
 
 log = structlog.get_logger()
 
@@ -42,14 +48,18 @@ class RequestHead:
     source: str
     origin: str | None
     host: str | None
+    tags: str | None = None
 
 
 class Client:
-    """The client's side of one call: its body, and whether it is still there."""
+    """The client's side of one call: its body, its place among the calls in work, and whether it is still there."""
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.head = head_of(scope)
+    def __init__(self, scope: Scope, receive: Receive, front: Front) -> None:
+        self.head = head_of(scope, front.proxies)
         self.gone = False
+        self.call: Call | None = None
+        self._room = front.room
+        self._inside = False
         self._receive = receive
         self._driver = asyncio.current_task()
         self._timer: asyncio.TimerHandle | None = None
@@ -57,7 +67,8 @@ class Client:
         self._watch: asyncio.Task[None] | None = None
 
     async def read(self, *, max_bytes: int, timeout_s: float) -> bytes:
-        """The whole body, then watch the client from then on."""
+        """The whole body, once it is this call's turn; then watch the client from then on."""
+        await self._enter()
         try:
             async with asyncio.timeout(timeout_s):
                 body = await self._read(max_bytes)
@@ -65,6 +76,15 @@ class Client:
             raise RequestTimeout(f"the request body did not arrive within {timeout_s:g} s") from None
         self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start_watch)
         return body
+
+    async def _enter(self) -> None:
+        """Stand in line if there is one. Admission came first: it says whose line, and until when."""
+        grant = self.call.grant if self.call is not None else None
+        if grant is None:
+            return
+        if not self._room.try_enter():
+            await self._room.enter(grant.tenant, grant.deadline_s)
+        self._inside = True
 
     async def _read(self, max_bytes: int) -> bytes:
         pieces, size, more = [], 0, True
@@ -101,8 +121,11 @@ class Client:
         if self._driver is not None:
             self._driver.cancel()
 
-    def unwatch(self) -> None:
-        """Stop watching: the answer is whole, or nobody waits for it."""
+    def end(self) -> None:
+        """Stop watching and give the place back: the answer is whole, or nobody waits for it."""
+        if self._inside:
+            self._inside = False
+            self._room.leave()
         for timer in (self._timer, self._patience):
             if timer is not None:
                 timer.cancel()
@@ -111,16 +134,23 @@ class Client:
 
 
 class Respond:
-    """The endpoint of one dialect: `parse` turns its body into a ModelRequest."""
+    """The endpoint of one dialect: `parse` turns its body into a ModelRequest. All dialects have one `front`."""
 
-    def __init__(self, pipeline: Callable[[], Pipeline], parse: Callable[[bytes], ModelRequest]) -> None:
+    def __init__(
+        self, pipeline: Callable[[], Pipeline], parse: Callable[[bytes], ModelRequest], front: Front | None = None
+    ) -> None:
         self._pipeline = pipeline
         self._parse = parse
+        self._front = front or Front()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client = Client(scope, receive)
-        call = Call(headers.new_id(), client, self._parse, datetime.now(UTC), time.monotonic())
-        answer = Answer(call, client, send)
+        client = Client(scope, receive, self._front)
+        parse = tags.tagged(self._parse, client.head.tags)
+        call = client.call = Call(headers.new_id(), client, parse, datetime.now(UTC), time.monotonic())
+        answer = Answer(call, client, send, self._front.cors)
+        if self._front.room.full and (overloaded := self._turned_away(client.head)) is not None:
+            await answer.fail(overloaded)
+            return
         try:
             async with aclosing(self._pipeline().answer(call)) as chunks:
                 async for chunk in chunks:
@@ -135,14 +165,24 @@ class Respond:
             log.exception("call.broke", request_id=call.id)
             await answer.fail(InternalError("an error of the gateway's own; its log has it under the request id"))
         finally:
-            client.unwatch()
+            client.end()
+
+
+    def _turned_away(self, head: RequestHead) -> Overloaded | None:
+        """Why not even to open the call: with everybody's retries an overloaded gateway must say no for next to nothing.
+
+        Who has no good key goes the usual way, and is counted there.
+        """
+        tenant = self._pipeline().access.tenant_of(head)
+        return None if tenant is None else self._front.room.turn_away(tenant)
 
 
 class Answer:
     """What goes back over the wire: a plain answer whole, after its record; a stream's head with its first chunk."""
 
-    def __init__(self, call: Call, client: Client, send: Send) -> None:
+    def __init__(self, call: Call, client: Client, send: Send, cors: Cors) -> None:
         self._call = call
+        self._cors = cors
         self._client = client
         self._send = send
         self._started = False
@@ -183,18 +223,26 @@ class Answer:
 
     async def _start(self, status: int, about: headers.Headers) -> None:
         self._started = True
-        about = [*about, *headers.call_headers(self._call)]
+        about = [*about, *headers.call_headers(self._call), *self._cors.headers(self._client.head.origin)]
         await self._send({"type": "http.response.start", "status": status, "headers": about})
 
     async def _write(self, body: bytes, *, last: bool = False) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
 
-def head_of(scope: Scope) -> RequestHead:
-    """What the headers of an ASGI scope say."""
+def head_of(scope: Scope, proxies: Proxies = NO_PROXIES) -> RequestHead:
+    """What the headers of an ASGI scope say; whose address it is, as the trusted proxies say."""
     found: dict[bytes, str] = {}
     for name, value in scope["headers"]:
         if name in HEAD:
+            if name == TAGS and name in found:  # over several lines it is one list
+                found[name] += "," + value.decode("latin-1")
             found.setdefault(name, value.decode("latin-1"))
-    source = scope["client"][0] if scope.get("client") else "unknown"
-    return RequestHead(found.get(b"authorization"), source, found.get(b"origin"), found.get(b"host"))
+    peer = scope["client"][0] if scope.get("client") else "unknown"
+    return RequestHead(
+        found.get(b"authorization"),
+        proxies.source(peer, scope["headers"]),
+        found.get(b"origin"),
+        found.get(b"host"),
+        found.get(TAGS),
+    )

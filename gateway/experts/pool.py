@@ -66,6 +66,17 @@ class Pool:
         self.sleep = sleep
         self._rng = rng or random.Random()  # noqa: S311  jitter
 
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """The experts' deployments by name, with what is known of their health."""
+        return self._tables
+
+    def beside(self, tables: Mapping[str, Table]) -> "Pool":
+        """These tables, shared with the pool that they come from, and this pool's own."""
+        joined = Pool({}, now_s=self.now_s, rng=self._rng, sleep=self.sleep)
+        joined._tables = {**tables, **self._tables}
+        return joined
+
     def open(self, name: str, prompt: Prompt, *, deadline_s: float) -> "PooledUpstream":
         """Nothing is chosen or sent before the first `__anext__`, which also says if there is nobody to ask."""
         return PooledUpstream(self, name, self._tables.get(name) or Table(()), prompt, deadline_s)

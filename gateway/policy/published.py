@@ -3,13 +3,11 @@
 Remembers at most one Rules for each tenant in the document and one for all others, so no caller can make it grow.
 """
 
-import hashlib
 from math import inf
-
-import msgspec
 
 from conclave.gateway.experts.catalog import Facts, shipped
 from conclave.gateway.experts.pool import Pool
+from conclave.gateway.policy.canonical import digest_of
 from conclave.gateway.policy.document import ExpertSettings, Limits, Part, PolicyDocument, TenantOverrides
 from conclave.gateway.policy.rules import Candidate, Classify, Rules
 
@@ -20,7 +18,7 @@ class Published:
     """Which version is in force. A call takes it once, and keeps it for its whole life."""
 
     def __init__(self, version: "Version") -> None:
-        self.current = version
+        self.current = version  # replaced as a whole: who read it before goes on with what it read
 
     def limits_for(self, tenant: str) -> Limits:
         """The limits for a tenant's calls that begin now."""
@@ -28,12 +26,25 @@ class Published:
 
 
 class Version:
-    """A completed document with its experts opened. `digest` is the SHA-256 (hex) of its canonical JSON."""
+    """A completed document with its experts opened. `digest` is the SHA-256 (hex) of its canonical JSON.
 
-    def __init__(self, document: PolicyDocument, experts: Pool, *, classify: Classify, model_digest: str) -> None:
+    `number` is that of the table of versions, and `digest` as it stands there; 0 for a document that is not kept.
+    """
+
+    def __init__(  # noqa: PLR0913  what a version is, and what all of them share; keyword-only but the first two
+        self,
+        document: PolicyDocument,
+        experts: Pool,
+        *,
+        classify: Classify,
+        model_digest: str,
+        number: int = 0,
+        digest: str | None = None,
+    ) -> None:
         self.document = document
         self.experts = experts
-        self.digest = digest_of(document)
+        self.number = number
+        self.digest = digest if digest is not None else digest_of(document)
         self._classify = classify
         self._model_digest = model_digest
         self._candidates = {name: candidate(name, expert) for name, expert in document.experts.items()}
@@ -75,16 +86,6 @@ class Version:
 def said(part: Part) -> dict[str, object]:
     """What a tenant's part says itself, a null too; its defaults are not said."""
     return {name: getattr(part, name) for name in part.model_fields_set}
-
-
-def digest_of(document: PolicyDocument) -> str:
-    """SHA-256 (hex) of the document as canonical JSON: sorted keys, no spaces, all defaults written out."""
-    plain = document.model_dump(mode="json")
-    plain["tenants"] = {
-        name: tenant.model_dump(mode="json", exclude_unset=True) for name, tenant in document.tenants.items()
-    }
-    plain["experts"] = list(plain["experts"].items())  # their order decides, too
-    return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
 
 
 def candidate(name: str, expert: ExpertSettings) -> Candidate:

@@ -1,14 +1,14 @@
 """The tables of the state database, for SQLite and PostgreSQL alike. Changing one means adding a migration.
 
-Times of keys are whole seconds since the epoch; times of audit rows are the rows' own ISO 8601 text in UTC, which sorts
-as it reads.
+Times of keys are whole seconds since the epoch; times of audit rows and policy versions are ISO 8601 text in UTC, which
+sorts as it reads.
 """
 
 from typing import Final
 
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
 
-REVISION: Final = "0001"  # the newest migration; a test compares it with the folder
+REVISION: Final = "0002"  # the newest migration; a test compares it with the folder
 
 metadata: Final = MetaData(
     naming_convention={
@@ -71,4 +71,17 @@ follower_positions: Final = (
         Column("chain", String(64), primary_key=True),
         Column("seq", BigInteger, nullable=False),
     )
+)
+
+policy_versions: Final = Table(  # the newest is in force; rows are added, never changed but for `filed`
+    "policy_versions",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("digest", String(64), nullable=False),  # SHA-256 of `document`
+    Column("document", Text, nullable=False),  # canonical JSON
+    Column("origin", String(16), nullable=False),  # file, rollback, publish
+    Column("source", Text, nullable=False),
+    Column("author", String(200)),
+    Column("time", String(40), nullable=False),
+    Column("filed", Integer),  # 1: a file said this, when it was made or while it was the newest
 )

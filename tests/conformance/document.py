@@ -17,7 +17,6 @@ from openai import types
 from openai.types import chat
 from pydantic import TypeAdapter
 
-REF = "#/components/schemas/{model}"
 DONE = {"event": None, "id": None, "data": "[DONE]"}
 
 CHAT_CHUNKS = [
@@ -110,9 +109,10 @@ def closed(schemas: dict[str, Any], params: Any) -> dict[str, Any]:
 
 
 def schema(schemas: dict[str, Any], of: Any) -> dict[str, Any]:
-    """The JSON schema of a type; the definitions that it needs go to `schemas`."""
-    made = TypeAdapter(of).json_schema(ref_template=REF)
-    schemas.update(made.pop("$defs", {}))
+    """The JSON schema of a type. The definitions that it needs go to `schemas` under its name: two types may each have
+    a `Moderation` of their own."""
+    made = TypeAdapter(of).json_schema(ref_template=f"#/components/schemas/{of.__name__}.{{model}}")
+    schemas.update({f"{of.__name__}.{name}": found for name, found in made.pop("$defs", {}).items()})
     return made
 
 

@@ -4,12 +4,14 @@
 
 `echo` answers, `paced` streams a word each 20 ms for 2 s, `stall` says one word and then nothing, `silent` says nothing
 at all, `cut` closes the connection after three words, `broken` sends an event that is no JSON, `lying` announces more
-bytes than it sends, `busy` answers 429, `down` answers 500, `picky` answers 400, `html` answers a page. A line on
-stdout says `closed MODEL` whenever the peer left before the answer was whole.
+bytes than it sends, `busy` answers 429, `down` answers 500, `picky` answers 400, `html` answers a page. `FAULT.N` streams
+N words of WORDS and then has one of FAULTS; `whole` says them all or, after an assistant message, what it lacks. A line
+on stdout says `closed MODEL` whenever the peer left before the answer was whole.
 """
 
 import asyncio
 import json
+import os
 import sys
 from typing import Any
 
@@ -50,6 +52,18 @@ def usage(model: str) -> bytes:
     return f"data: {json.dumps(chunk)}\n\n".encode()
 
 
+WORDS = ("one ", "two ", "three ", "four ", "five ", "six")
+GARBAGE = b"data: {not json\n\n"
+ERROR = b'data: {"error": {"message": "overloaded", "type": "server_error", "param": null, "code": "overloaded"}}\n\n'
+FAULTS = {  # what is sent before the fault's end: the connection is closed, or nothing comes any more
+    "cut": b"",
+    "stall": b"",
+    "garbage": GARBAGE * 8,
+    "oddity": GARBAGE,  # one unreadable event, and the rest as if nothing had been
+    "error": ERROR,
+    "huge": b"data: " + b"x" * 20_000_000 + b"\n\n",
+    "die": b"",  # the whole process, as kill -9 would end it
+}
 REFUSALS = {"busy": (429, "retry-after: 7\r\n"), "down": (500, ""), "picky": (400, "")}
 
 
@@ -106,6 +120,10 @@ async def stream(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
         return
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
     writer.write(event(model, {"role": "assistant", "content": ""}))
+    fault, _, count = model.partition(".")
+    if fault in FAULTS or model == "whole":
+        await say(writer, request, fault, int(count or len(WORDS)))
+        return
     for i, word in enumerate(["echo:", " one", " two", " three", " four"] if model != "paced" else [" w"] * 100):
         writer.write(event(model, {"content": word}))
         await writer.drain()
@@ -124,6 +142,30 @@ async def stream(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
         writer.write(usage(model))
     writer.write(b"data: [DONE]\n\n")
     await writer.drain()
+    writer.close()
+
+
+async def say(writer: asyncio.StreamWriter, request: dict[str, Any], fault: str, count: int) -> None:
+    """`count` words, then the fault; or all that is missing of the words."""
+    model = request["model"]
+    said = next((one["content"] for one in reversed(request["messages"]) if one["role"] == "assistant"), "")
+    rest = "".join(WORDS)[len(said) :] if model == "whole" else None
+    for word in [rest] if rest is not None else WORDS[:count]:
+        writer.write(event(model, {"content": word}))
+        await writer.drain()
+    if fault in FAULTS:
+        writer.write(FAULTS[fault])
+        await writer.drain()
+    if fault == "stall":
+        await until_closed(writer, 30)
+    if fault == "die":
+        os._exit(1)
+    if fault == "oddity":
+        for word in WORDS[count:]:
+            writer.write(event(model, {"content": word}))
+    if fault in {"oddity", "whole"}:
+        writer.write(event(model, {}, "stop") + usage(model) + b"data: [DONE]\n\n")
+        await writer.drain()
     writer.close()
 
 

@@ -24,7 +24,13 @@ SMALL = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-LATENT_ATTENTION = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16}
+LATENT_ATTENTION = {
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 16,
+}
 GROUPS = {"n_routed_experts": 8, "n_shared_experts": 1, "n_group": 4, "topk_group": 2, "first_k_dense_replace": 1}
 
 FAMILIES: dict[str, dict[str, Any]] = {

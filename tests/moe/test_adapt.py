@@ -36,9 +36,7 @@ def test_the_native_policy_reproduces_the_models_own_routing(family: str, build:
 
 
 @pytest.mark.parametrize("policy", ["topk", "group_topk", "topp", "null", "stochastic", "patch_causal"])
-def test_after_uninstalling_logits_and_weights_are_bit_for_bit_the_same(
-    family: str, policy: str, build: Build
-) -> None:
+def test_after_uninstalling_logits_and_weights_are_bit_for_bit_the_same(family: str, policy: str, build: Build) -> None:
     model = build(family)
     own, state = logits(model), {name: value.clone() for name, value in model.state_dict().items()}
     adapted = adapt(model)
@@ -104,15 +102,16 @@ def test_a_sequence_gets_the_same_answer_alone_and_padded_into_a_batch(policy: s
 
 def test_output_router_logits_still_works_and_has_the_true_experts_only(family: str, build: Build) -> None:
     model = build(family)
-    if "output_router_logits" not in model.forward.__code__.co_varnames:
-        pytest.skip(f"transformers' {family} does not take output_router_logits")
     with adapt(model).installed(POLICIES.make("null")):
-        out = model(TOKENS, labels=TOKENS, output_router_logits=True)
-    assert [tuple(each.shape) for each in out.router_logits] == [(24, 8), (24, 8)]
-    assert torch.isfinite(out.loss)
+        recorded = model.model(TOKENS, output_router_logits=True).router_logits
+        assert [tuple(each.shape) for each in recorded] == [(24, 8), (24, 8)]
+        if not family.startswith("deepseek"):  # these have no loss of their own on them
+            assert torch.isfinite(model(TOKENS, labels=TOKENS, output_router_logits=True).loss)
 
 
-def test_a_saved_policy_comes_back_beside_a_model_that_transformers_can_load_alone(tmp_path: Path, build: Build) -> None:
+def test_a_saved_policy_comes_back_beside_a_model_that_transformers_can_load_alone(
+    tmp_path: Path, build: Build
+) -> None:
     model = build("mixtral")
     adapted = adapt(model)
     adapted.install(POLICIES.make({"name": "null", "k": 3, "nulls": 4}))

@@ -1,0 +1,83 @@
+"""Request tags: a few short words that a client ties to a call, to find it by in the record and to count it by.
+
+They come in the header `x-conclave-tags: team=search, env=prod` and in the body's `conclave.tags`, which wins where both
+name a tag. They are checked here, stand in the record in clear, and are never sent to an expert. Raises InvalidRequest
+for what is not a tag: a typing error must not make calls vanish from somebody's bill.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from conclave.gateway.call import ModelRequest
+from conclave.gateway.errors import InvalidRequest
+
+HEADER: Final = "x-conclave-tags"
+MOST: Final = 8
+NAME: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
+VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,62}[!-~])?")
+NAMES_ARE: Final = "up to 64 of a-z, 0-9, `_`, `.` and `-`, beginning with a letter"
+VALUES_ARE: Final = "1 to 64 printable ASCII characters"
+NONE: Final[Mapping[str, str]] = {}
+
+Parse = Callable[[bytes], ModelRequest]
+
+
+def tagged(parse: Parse, header: str | None) -> Parse:
+    """`parse`, and then the tags: checked, and those of the header put beside those of the body."""
+
+    def with_tags(body: bytes) -> ModelRequest:
+        request = parse(body)
+        own = request.body.get("conclave")
+        if header is None and (not isinstance(own, dict) or own.get("tags") is None):
+            return request
+        extension = own if isinstance(own, dict) else {}
+        tags = {**(of_header(header) if header is not None else NONE), **of_body(extension.get("tags"))}
+        if len(tags) > MOST:
+            raise InvalidRequest(f"a call may have {MOST} tags, not {len(tags)}", param="conclave.tags")
+        return replace(request, body={**request.body, "conclave": {**extension, "tags": tags}})
+
+    return with_tags
+
+
+def tags_of(request: ModelRequest) -> Mapping[str, str]:
+    """The tags of a request that `tagged` has read."""
+    own = request.body.get("conclave")
+    tags = own.get("tags") if isinstance(own, dict) else None
+    return tags if isinstance(tags, dict) else NONE
+
+
+def of_header(header: str) -> Mapping[str, str]:
+    """`team=search, env=prod`; empty parts between commas are passed over."""
+    tags: dict[str, str] = {}
+    for part in header.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not name and not equals:
+            continue
+        if not equals:
+            raise InvalidRequest(f"{HEADER} must look like `team=search, env=prod`", param=HEADER)
+        if name in tags:
+            raise InvalidRequest(f"{HEADER} names a tag twice", param=HEADER)
+        tags[name] = value
+    return _checked(tags, HEADER)
+
+
+def of_body(tags: Any) -> Mapping[str, str]:
+    """The object of `conclave.tags`."""
+    if tags is None:
+        return NONE
+    if not isinstance(tags, dict):
+        raise InvalidRequest('conclave.tags must be an object such as {"team": "search"}', param="conclave.tags")
+    return _checked(tags, "conclave.tags")
+
+
+def _checked(tags: Mapping[Any, Any], where: str) -> Mapping[str, str]:
+    if len(tags) > MOST:
+        raise InvalidRequest(f"a call may have {MOST} tags", param=where)
+    for name, value in tags.items():
+        if NAME.fullmatch(name) is None:
+            raise InvalidRequest(f"the name of a tag is {NAMES_ARE}", param=where)
+        if not isinstance(value, str) or VALUE.fullmatch(value) is None:
+            raise InvalidRequest(f"the value of a tag is {VALUES_ARE}; see the tag {name!r}", param=where)
+    return tags

@@ -1,0 +1,87 @@
+"""The one litellm of this process: imported in a thread when the first call needs it, and kept quiet from then on.
+
+Decides what litellm may do by itself: nothing. No table is fetched, no picture of a client's is downloaded, no `.env`
+is read, nothing is retried, printed, logged or reported; this page is also the only place that touches its transport.
+Importing takes 5 s of CPU and 170 MB, so the event loop never does it.
+"""
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+import os
+import warnings
+from types import ModuleType
+from typing import Any, Final
+
+import structlog
+
+from conclave.gateway.errors import ExpertFailed
+
+INSTALL: Final = "pip install 'conclave-gateway[providers]'"
+ENVIRONMENT: Final = {  # read by litellm when it is imported
+    "LITELLM_MODE": "PRODUCTION",  # else it reads .env files
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches the price table
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_LOCAL_BLOG_POSTS": "True",
+    "LITELLM_LOG": "CRITICAL",
+    "MAX_IMAGE_URL_DOWNLOAD_SIZE_MB": "0",  # else a client's picture URL makes the gateway ask any address for it
+}
+QUIET: Final[dict[str, Any]] = {
+    "telemetry": False,
+    "set_verbose": False,
+    "suppress_debug_info": True,  # its hints are printed to stdout
+    "turn_off_message_logging": True,
+    "disable_streaming_logging": True,
+    "num_retries": 0,  # the pool retries
+    "drop_params": False,  # what a provider cannot do is said, not dropped
+    "modify_params": False,
+    "cache": None,
+}
+CALLBACKS: Final = ("callbacks", "input_callback", "success_callback", "failure_callback", "service_callback")
+LOGGERS: Final = ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router")
+
+log = structlog.get_logger()
+
+
+def is_installed() -> bool:
+    """Whether the extra `providers` is there; imports nothing."""
+    return importlib.util.find_spec("litellm") is not None
+
+
+class Runtime:
+    """Gives litellm to the experts that need it; all of them share one, and the first makes the others wait."""
+
+    def __init__(self) -> None:
+        self._module: ModuleType | None = None
+        self._loading: asyncio.Task[ModuleType] | None = None
+
+    async def litellm(self) -> ModuleType:
+        """litellm, ready for use. Raises ExpertFailed if it cannot be imported."""
+        if self._module is None:
+            if self._loading is None or self._loading.get_loop() is not asyncio.get_running_loop():
+                self._loading = asyncio.create_task(asyncio.to_thread(load), name="import-litellm")
+            try:
+                self._module = await asyncio.shield(self._loading)
+            except ImportError as error:
+                self._loading = None
+                log.error("expert.litellm_missing", install=INSTALL, reason=type(error).__name__)
+                raise ExpertFailed("the expert's provider library is not installed", kind="connect") from error
+        return self._module
+
+
+def load() -> ModuleType:
+    """Import litellm and switch off what it does by itself. Blocks for seconds, the first time."""
+    os.environ.update(ENVIRONMENT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own deprecations say nothing to an operator
+        litellm = importlib.import_module("litellm")
+    for name, value in QUIET.items():
+        setattr(litellm, name, value)
+    for name in CALLBACKS:
+        setattr(litellm, name, [])
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.disabled, logger.propagate = True, False
+    return litellm

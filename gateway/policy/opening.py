@@ -1,0 +1,114 @@
+"""Opens the experts of a version. What did not change is carried over from the version before it, with its health.
+
+An expert that is no longer wanted is closed when nobody holds it any more: the pool of the version in force, or a call
+that began under an older one. Opening reads files and blocks, closing happens on the event loop.
+"""
+
+import asyncio
+import hashlib
+import stat
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import structlog
+
+from conclave.gateway.experts.api import Expert
+from conclave.gateway.experts.configured import configured
+from conclave.gateway.experts.openai_http import HttpSessions
+from conclave.gateway.experts.pool import Pool
+from conclave.gateway.policy.document import ExpertSettings, PolicyDocument
+
+KEY_FILE_BYTES: Final = 65_536  # of a key file that are compared; a key is a line
+
+log = structlog.get_logger()
+
+Keys: TypeAlias = tuple[bytes | None, ...]  # a digest of what each key file holds; None: nothing, or it is not there
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A version's experts, and what they were opened with."""
+
+    pool: Pool
+    settings: Mapping[str, ExpertSettings]
+    keys: Mapping[str, Keys]
+
+    def serves(self, name: str, settings: ExpertSettings, keys: Keys) -> bool:
+        """Whether the expert is here already, the same in all that its settings and key files say."""
+        return self.settings.get(name) == settings and self.keys.get(name) == keys
+
+
+class Opener:
+    """Made on the event loop on which the experts serve; `open` may be called from any thread."""
+
+    def __init__(self, environ: Mapping[str, str], sessions: HttpSessions) -> None:
+        self._environ = environ
+        self._sessions = sessions
+        self._loop = asyncio.get_running_loop()
+        self._unused: list[weakref.finalize[..., object]] = []
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def open(self, document: PolicyDocument, before: Opened | None = None) -> Opened:
+        """The document's experts. Raises OSError or ValueError for a key that cannot be read or sent."""
+        keys = keys_of(document)  # before the keys are read: a change in between is seen at the next look
+        kept = {
+            name: before.pool.tables[name]
+            for name, expert in document.experts.items()
+            if before is not None and before.serves(name, expert, keys[name])
+        }
+        rest = {name: expert for name, expert in document.experts.items() if name not in kept}
+        pool = configured(document.model_copy(update={"experts": rest}), self._environ, self._sessions)
+        self._unused = [one for one in self._unused if one.alive]
+        for table in pool.tables.values():
+            experts = [seat.deployment.expert for seat in table.seats]
+            unused = weakref.finalize(table, self._let_go, experts)
+            unused.atexit = False  # `aclose` has seen to it
+            self._unused.append(unused)
+        return Opened(pool.beside(kept), dict(document.experts), keys)
+
+    def _let_go(self, experts: Sequence[Expert]) -> None:
+        """Called where the last holder let go: on any thread."""
+        with suppress(RuntimeError):  # the loop has ended, and `aclose` before it
+            self._loop.call_soon_threadsafe(self._close, experts)
+
+    def _close(self, experts: Sequence[Expert]) -> None:
+        task = self._loop.create_task(_closed(experts))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def aclose(self) -> None:
+        """Close all that is still open, held or not."""
+        detached = [unused.detach() for unused in self._unused]
+        still_open = [expert for found in detached if found is not None for expert in found[2][0]]
+        await asyncio.gather(_closed(still_open), *self._closing)
+
+
+async def _closed(experts: Iterable[Expert]) -> None:
+    for expert in experts:
+        try:
+            await expert.aclose()
+        except Exception as error:  # noqa: BLE001  this task's edge: the others are closed all the same
+            log.warning("expert.close_failed", expert=expert.name, error=type(error).__name__)
+
+
+def keys_of(document: PolicyDocument) -> Mapping[str, Keys]:
+    """What the key files of each expert hold now, as digests."""
+    return {
+        name: tuple(_held(place.api_key_file) for place in expert.resolved_deployments() if place.api_key_file)
+        for name, expert in document.experts.items()
+    }
+
+
+def _held(path: Path) -> bytes | None:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            return None
+        with path.open("rb") as file:
+            held = file.read(KEY_FILE_BYTES).strip()
+    except OSError:
+        return None
+    return hashlib.sha256(held).digest() if held else None
