@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 EXTRAS ?= dev
+WITH   ?= providers
 ARGS   ?=
 PYTEST_ARGS ?=
 
@@ -20,7 +21,7 @@ RECIPE := pyproject.toml setup.py constraints.txt
 help:  ## List these commands (the default)
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-run: $(VENV)/.installed-base  ## Install what is missing and start the gateway on 127.0.0.1:8080 (ARGS="--port 9000")
+run: $(VENV)/.installed-$(or $(WITH),base)  ## Install what is missing and start the gateway on 127.0.0.1:8080 (ARGS="--port 9000"; lean: WITH=)
 	@$(BIN)/conclave serve $(ARGS)
 
 test: $(VENV)/.installed-dev  ## Run the tests; what needs more than is installed is skipped and says why

@@ -3,7 +3,7 @@
 Nothing is opened, loaded or started at import or by `create_app`; heavy parts are imported inside the lifespan.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -14,45 +14,55 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
+from conclave.gateway.access.room import Room
 from conclave.gateway.admin.app import create_admin_app
-from conclave.gateway.api import chat, headers, health
+from conclave.gateway.api import chat, completions, embeddings, headers, health, moderations, openapi
 from conclave.gateway.api.cors import Cors
 from conclave.gateway.api.front import Front
 from conclave.gateway.api.models import Models
-from conclave.gateway.api.respond import Respond, head_of
+from conclave.gateway.api.respond import Parse, Render, Respond, head_of
 from conclave.gateway.errors import ConclaveError, Forbidden, InternalError, Refused
 from conclave.gateway.replica import Replica, open_replica
 from conclave.gateway.settings import Settings
-from conclave.gateway.telemetry.spans import native
+from conclave.gateway.telemetry import names
+from conclave.gateway.telemetry.live import Live, Values
+from conclave.gateway.telemetry.native import Tracers, native
 
-CHAT: Final = "/v1/chat/completions"
+CALLS: Final[Mapping[str, tuple[Parse, Render | None]]] = {  # each dialect's path, and how it is read and written
+    "/v1/chat/completions": (chat.parse, None),
+    "/v1/completions": (completions.parse, completions.as_text),
+    "/v1/embeddings": (embeddings.parse, None),
+    "/v1/moderations": (moderations.parse, None),
+}
 
 log = structlog.get_logger()
 
 
 class Door(FastAPI):
-    """FastAPI, but the hot path goes straight to its endpoint: middleware wraps each chunk that is sent.
+    """FastAPI, but `calls` go straight to their endpoints: middleware wraps each chunk that is sent.
 
     Measured: 50-chunk streams, 16 at once, cost 1.2 to 1.4 times as much CPU through it; plain calls the same. With
-    `spans` the call does go through, because FastAPI's own telemetry is one of the layers.
+    `tracers` the calls do go through, because FastAPI's own telemetry is one of the layers.
     """
 
-    def __init__(self, chat: ASGIApp, *, spans: bool, cors: Cors, lifespan: Lifespan["Door"]) -> None:
+    def __init__(
+        self, calls: Mapping[str, ASGIApp], *, tracers: Tracers | None, cors: Cors, lifespan: Lifespan["Door"]
+    ) -> None:
         super().__init__(
             title="Conclave",
             lifespan=lifespan,
             docs_url=None,
             redoc_url=None,
             openapi_url=None,
-            telemetry=native(enabled=spans),
+            telemetry=native(tracers, served=lambda path: path in calls),
         )
-        self._chat = None if spans else chat
+        self._calls = {} if tracers is not None else calls
         self._cors = cors
-        self.router.routes.append(Route(CHAT, chat, methods=["POST"]))
+        self.router.routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in calls.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._chat is not None and scope["type"] == "http" and scope["path"] == CHAT and scope["method"] == "POST":
-            await self._chat(scope, receive, send)
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._calls:
+            await self._calls[scope["path"]](scope, receive, send)
             return
         if self._cors and scope["type"] == "http" and scope["path"].startswith("/v1/"):
             origin, asked = _cross_origin(scope)
@@ -76,9 +86,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_replica(settings, front.room, lambda: bool(app.state.draining)) as opened:
+        async with open_replica(settings, front.room) as opened:
             app.state.replica = opened
+            if tracers is not None:
+                tracers.provider = opened.tracers
             app.state.admin = create_admin_app(checks, opened.registry)
+            Live(opened.registry, _front_metrics(front.room, app))
             yield
 
     def replica() -> Replica:
@@ -99,17 +112,37 @@ def create_app(settings: Settings) -> FastAPI:
         name = request.path_params["model"]
         return await (of(request).kept(name) if request.method == "DELETE" else of(request).one(name))
 
+    async def described(request: Request) -> Response:
+        about = headers.as_text(headers.request_headers(_id(request)))
+        return Response(openapi.document(), media_type="application/json", headers=about)
+
     front = Front.of(settings.server)
-    endpoint = Respond(lambda: replica().pipeline, chat.parse, front)
-    app = Door(endpoint, spans=settings.server.telemetry.spans, cors=front.cors, lifespan=lifespan)
+    tracers = Tracers() if front.spans else None
+    calls = {
+        path: Respond(lambda: replica().pipeline, parse, front, render=render)
+        for path, (parse, render) in CALLS.items()
+    }
+    app = Door(calls, tracers=tracers, cors=front.cors, lifespan=lifespan)
     app.state.draining = False
     app.add_api_route("/v1/models", models, methods=["GET"], response_model=None)
     app.add_api_route("/v1/models/{model:path}", model, methods=["GET", "DELETE"], response_model=None)
+    app.add_api_route("/openapi.json", described, methods=["GET"], response_model=None)
     app.include_router(health.routes(checks))
     app.add_exception_handler(ConclaveError, _refused)
     app.add_exception_handler(HTTPException, _not_served)
     app.add_exception_handler(Exception, _broke)
     return app
+
+
+def _front_metrics(room: Room, app: FastAPI) -> Values:
+    """What `/metrics` says of the door itself."""
+    return {
+        names.IN_WORK: lambda: room.in_work,
+        names.QUEUED: lambda: room.queued,
+        names.OVERLOADED: lambda: room.refused,
+        names.LOOP_LAG: lambda: room.lag_s,
+        names.DRAINING: lambda: float(app.state.draining),
+    }
 
 
 def _cross_origin(scope: Scope) -> tuple[str | None, list[bytes | None]]:
@@ -139,8 +172,9 @@ def _readable(send: Send, more: headers.Headers) -> Send:
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            said = {name for name, _ in message.get("headers", ())}
-            message = {**message, "headers": [*message.get("headers", ()), *(one for one in more if one[0] not in said)]}
+            about = message.get("headers", ())
+            said = {name for name, _ in about}
+            message = {**message, "headers": [*about, *(one for one in more if one[0] not in said)]}
         await send(message)
 
     return sending

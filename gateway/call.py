@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 import msgspec
 
 from conclave.gateway.errors import ConclaveError, DeadlineExceeded, ExpertFailed, Refused
+from conclave.gateway.trace import NO_HEADERS, Trace
 from conclave.router.api import Decision, Outcome
 from conclave.safety.api import Segment
 
@@ -120,6 +121,7 @@ class Attempt:
     upstream_status: int | None = None
     failure: str | None = None
     usage: Usage = field(default_factory=Usage)
+    chunks: int = 0  # that its reader took
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +208,12 @@ class Call:
     outcomes: list[Outcome] = field(default_factory=list)
     ended_s: float | None = None
     error: BaseException | None = None
+    trace: Trace | None = None
+
+    @property
+    def onward(self) -> Mapping[str, str]:
+        """The headers that tell the expert asked next where it stands in the trace."""
+        return self.trace.onward(len(self.attempts)) if self.trace is not None else NO_HEADERS
 
     @property
     def answered(self) -> bool:
@@ -225,6 +233,7 @@ class Call:
         """Note what the last attempt used and how it went; after a failure the next one starts anew, or continues."""
         assert self.reply is not None  # noqa: S101  for mypy: an expert was asked
         self.attempts[-1].usage = self.reply.spent(sum(len(segment.text) for segment in self.segments))
+        self.attempts[-1].chunks = self.reply.chunks
         self.outcomes.append(Outcome(accepted=True) if error is None else failed(error))
         if error is not None:
             self.reply.restart()
@@ -232,6 +241,8 @@ class Call:
     def end(self, now_s: float, error: BaseException | None = None) -> None:
         """Note when the call ended and what ended it; None if it was answered."""
         self.ended_s, self.error = now_s, error
+        if self.reply is not None and len(self.outcomes) < len(self.attempts):
+            self.attempts[-1].chunks = self.reply.chunks
 
     @property
     def ending(self) -> str:

@@ -1,8 +1,11 @@
 """The command `conclave`: it knows its commands by name and one line each, and imports a room's only to run it."""
 
 import importlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -10,14 +13,15 @@ import click
 
 if TYPE_CHECKING:
     from conclave.gateway.serve import Bound
-    from conclave.gateway.settings import Settings
+    from conclave.gateway.settings import ServerSettings, Settings
     from conclave.safety.audit.witness import Witnessed
 
 COMMANDS: Final = {  # name: (where it is, its line in --help)
     "serve": ("conclave.gateway.cli:serve", "Run the gateway."),
     "check-config": ("conclave.gateway.policy.cli:check_config", "Say what is wrong with a configuration."),
     "route": ("conclave.gateway.policy.cli:route", "Say which expert would answer a question, and why."),
-    "keys": ("conclave.gateway.access.cli:keys", "Make, list and revoke API keys."),
+    "policy": ("conclave.gateway.policy.versions_cli:policy", "List, compare and roll back versions of the policy."),
+    "keys": ("conclave.gateway.access.cli:keys", "Make, list, rotate and revoke API keys."),
     "audit": ("conclave.safety.audit.cli:audit", "Verify, read, export and prune the record of every call."),
     "router": ("conclave.router.cli:router", "Train, evaluate and run the classifier."),
     "migrate": ("conclave.gateway.cli:migrate", "Bring the state database up to date."),
@@ -43,6 +47,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] == "audit":
             _hand_to_audit(ctx, args)
+        if args[0] == "keys":
+            _hand_to_keys(ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's signature
@@ -79,14 +85,16 @@ def serve(config: Path | None, host: str | None, port: int | None, admin_port: i
         admin_host=server.admin_host,
         admin_port=server.admin_port,
         grace_s=server.grace_s,
+        drain_delay_s=server.drain_delay_s,
     )
     serving: list[Bound] = []
+    app = create_app(settings)
 
     def announce(bound: "Bound") -> None:
         serving.append(bound)
-        _announce(settings, bound)
+        _announce(settings, bound, app.state.replica.pipeline.policy.current.document.experts)
 
-    running = Server(create_app(settings), doors, announce=announce)
+    running = Server(app, doors, announce=announce)
     try:
         running.run()
     except (NoKeysError, PortTakenError, Unavailable) as error:
@@ -123,9 +131,13 @@ def migrate(config: Path | None) -> None:
 @click.command()
 def version() -> None:
     """Print the version."""
+    click.echo(_version())
+
+
+def _version() -> str:
     from importlib.metadata import version as installed  # noqa: PLC0415
 
-    click.echo(installed("conclave-gateway"))
+    return installed("conclave-gateway")
 
 
 def _settings(config: Path | None, **overrides: object) -> "Settings":
@@ -151,14 +163,13 @@ def _why_not_started(error: OSError | ValueError, state_dir: Path) -> str:
     return "cannot start: " + " ".join(why.split())
 
 
-def _announce(settings: "Settings", bound: "Bound") -> None:
+def _announce(settings: "Settings", bound: "Bound", experts: Iterable[str]) -> None:
     """For the person who started it, on stderr: where it is, who answers, what to do next."""
     from conclave.gateway.serve import url_of  # noqa: PLC0415
 
     url = url_of(settings.server.host, bound.port)
     metrics = f"{url_of(settings.server.admin_host, bound.admin_port)}/metrics"
-    experts = ", ".join(settings.policy.experts)
-    click.echo(f"Conclave serves {url}/v1 with {experts}. Metrics: {metrics}. Stop it with Ctrl-C.", err=True)
+    click.echo(f"Conclave serves {url}/v1 with {', '.join(experts)}. Metrics: {metrics}. Stop it with Ctrl-C.", err=True)
     for warning in settings.warnings:
         click.echo(f"  note: {warning}", err=True)
     click.echo(
@@ -175,6 +186,38 @@ def _hand_to_audit(context: click.Context, args: list[str]) -> None:
     context.meta[TABLES] = _witnessed
     if "prune" in args:
         context.meta[KEEP_DAYS] = _keep_days()
+
+
+def _hand_to_keys(context: click.Context) -> None:
+    """How the commands of `conclave keys` write their rows: the journal is not for their room to know."""
+    from conclave.gateway.access.cli import JOURNAL  # noqa: PLC0415  commands load what they need
+
+    context.meta[JOURNAL] = _journal_of
+
+
+@contextmanager
+def _journal_of(server: "ServerSettings") -> "Iterator[Callable[[Mapping[str, object]], object]]":
+    """A chain of the command's own in the journal, for the rows that it writes; a running gateway is no hindrance."""
+    import structlog  # noqa: PLC0415  keeps `--help` fast
+
+    from conclave.gateway.errors import Unavailable  # noqa: PLC0415
+    from conclave.gateway.journal import Journal, JournalOptions  # noqa: PLC0415  cryptography
+    from conclave.safety.audit.chain import stamp  # noqa: PLC0415
+    from conclave.safety.audit.keys import KEY_FILE, SigningKey  # noqa: PLC0415
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # stdout is the key's
+    try:
+        signing = SigningKey.open(server.state_dir / KEY_FILE)
+        journal = Journal.open(server.state_dir / "journal", signing, JournalOptions(version=_version()))
+        journal.ready()
+    except (OSError, ValueError, Unavailable) as error:
+        raise click.ClickException(f"nothing was changed, because the record cannot be written: {error}") from error
+    try:
+        yield lambda row: journal.append({**row, "time": stamp(datetime.now(UTC))})
+    except Unavailable as error:
+        raise click.ClickException(f"the keys were changed, but the row in the record is missing: {error}") from error
+    finally:
+        journal.close()
 
 
 def _keep_days() -> int | None:

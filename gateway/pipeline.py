@@ -39,7 +39,7 @@ class Pipeline:
                 step = call.rules.next_step(  # raises if none is left
                     call.decision, call.outcomes, shown=call.shown, resumable=call.reply.resumable
                 )
-                prompt = call.rules.compose(call.request, step, so_far=call.reply.so_far)
+                prompt = call.rules.compose(call.request, step, so_far=call.reply.so_far, headers=call.onward)
                 try:
                     with call.experts.open(step.expert, prompt, deadline_s=call.grant.deadline_s) as upstream:  # (7)
                         call.attempts.append(upstream.attempt)

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from conclave.gateway.call import ModelRequest, Operation
+from conclave.gateway.trace import NO_HEADERS
 
 OURS: Final = frozenset({"conclave", "model"})
+COMPLETIONS_ONLY: Final = frozenset({"prompt", "suffix", "echo", "best_of", "logprobs"})
 CHARS_PER_TOKEN: Final = 4  # of English text: what is left of the client's own limit, roughly
 GO_ON: Final = (
     "The connection broke while you were answering, and your last message is all that arrived. Continue it from its"
@@ -29,19 +31,37 @@ class Prompt:
     body: Mapping[str, Any]
     stream: bool
     operation: Operation = "chat"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
 
 
-def compose(request: ModelRequest, *, so_far: str = "", prefills: bool = False) -> Prompt:
+def compose(
+    request: ModelRequest,
+    *,
+    so_far: str = "",
+    prefills: bool = False,
+    as_chat: bool = False,
+    headers: Mapping[str, str] = NO_HEADERS,
+) -> Prompt:
     """The prompt of a request; unknown fields go on to the expert.
 
     `so_far` is the beginning of an answer that the expert has to continue: as its own last words if it `prefills`
-    (vLLM, SGLang), else because it is asked to.
+    (vLLM, SGLang), else because it is asked to. `as_chat` asks for a text completion as a chat with one message.
     """
     body = {key: value for key, value in request.body.items() if key not in OURS}
+    if as_chat:
+        return Prompt(_one_message(body), stream=request.stream, headers=headers)
     if so_far:
         body = _continuing(body, so_far, prefills=prefills)
-    return Prompt(body, stream=request.stream, operation=request.operation)
+    return Prompt(body, stream=request.stream, operation=request.operation, headers=headers)
+
+
+def _one_message(body: dict[str, Any]) -> dict[str, Any]:
+    """The body of a text completion as a chat's. What no chat knows is dropped: `api.completions` saw that it asks for
+    nothing."""
+    said = body["prompt"]
+    text = said if isinstance(said, str) else said[0]
+    rest = {key: value for key, value in body.items() if key not in COMPLETIONS_ONLY}
+    return {**rest, "messages": [{"role": "user", "content": text}]}
 
 
 def _continuing(body: dict[str, Any], so_far: str, *, prefills: bool) -> dict[str, Any]:

@@ -13,9 +13,12 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from conclave.gateway.access.tags import tags_of
 from conclave.gateway.call import Attempt, Call, Head, Usage
 from conclave.gateway.errors import ConclaveError, Unauthenticated, Unavailable
 from conclave.gateway.reply import Reply
+from conclave.gateway.telemetry.names import LEVELS, NUMBERS
+from conclave.gateway.trace import Trace
 from conclave.router.api import Decision
 from conclave.safety.api import Segment
 from conclave.safety.audit.chain import stamp
@@ -63,6 +66,14 @@ class Recorder:
         """Count a request without a good key; one that was no call leaves no other trace."""
         with self._lock:
             self._count(head.source, error, request_id, self._now())
+
+    def turned_away(self, calls: Mapping[str, int]) -> None:
+        """Write how many calls of each tenant found no place; they were answered 429 before they were opened."""
+        for tenant, count in calls.items():
+            try:
+                self._append({"kind": "turned_away", "time": stamp(self._now()), "tenant": tenant, "count": count})
+            except Unavailable:  # the journal keeps the row until it can be written
+                log.warning("record.waits", kind="turned_away")
 
     def tick(self) -> None:
         """Write the counts of a minute that is over. Call it every few seconds."""
@@ -133,14 +144,18 @@ def row_of(call: Call, now: datetime, digest: Callable[[str], str]) -> dict[str,
         "status": status_of(call),
         "code": _code(call.error),
         "model": request.model[:MODEL_CHARS] if request else None,
+        **({"tags": tags} if request is not None and (tags := tags_of(request)) else {}),
         "stream": request.stream if request else None,
+        "operation": request.operation if request else None,
         "policy": rules.digest if rules else None,
         "decision": _decision(call.decision) if call.decision else None,
-        "attempts": [_attempt(attempt, call.opened_s) for attempt in call.attempts],
+        "attempts": [_attempt(attempt, number, call) for number, attempt in enumerate(call.attempts)],
         "segments": [_segment(segment, digest, keep_text=keep_text) for segment in call.segments],
         "stages": {stage: _ms(left_s - call.opened_s) for stage, left_s in call.stages.items()},
         "duration_ms": _ms(ended_s - call.opened_s),
     }
+    if call.trace is not None:
+        row["trace"] = _trace(call, call.trace)
     return row | _answer(reply, call.attempts) if reply is not None else row
 
 
@@ -179,8 +194,41 @@ def _decision(decision: Decision) -> dict[str, Any]:
     return row
 
 
-def _attempt(attempt: Attempt, opened_s: float) -> dict[str, Any]:
-    return {
+def _trace(call: Call, trace: Trace) -> dict[str, Any]:
+    """Where the call stands in a trace and, if it has spans, what they say that stands nowhere else in the row."""
+    row: dict[str, Any] = {
+        "trace_id": f"{trace.trace_id:032x}",
+        "parent_id": f"{trace.parent_id:016x}",
+        "sampled": trace.sampled,
+    }
+    if trace.span_id:
+        row |= {
+            "span_id": f"{trace.span_id:016x}",
+            "opened_ns": int(call.opened_at.timestamp() * 1e9),
+            "request": _settings(call.request.body) if call.request is not None else {},
+            "response_id": call.reply.id[:MODEL_CHARS] if call.reply is not None and call.reply.id else None,
+        }
+    return row
+
+
+def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
+    """How the model was to answer, as far as that is a number or one of a few words; never text."""
+    found: dict[str, Any] = {name: body[name] for name in NUMBERS if _is_small(body.get(name))}
+    if body.get("reasoning_effort") in LEVELS:
+        found["reasoning_effort"] = body["reasoning_effort"]
+    if isinstance(wanted := body.get("response_format"), dict):
+        found["output"] = "text" if wanted.get("type") == "text" else "json"
+    return found
+
+
+def _is_small(value: object) -> bool:
+    """Whether it is a number that fits into 64 bits."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def _attempt(attempt: Attempt, number: int, call: Call) -> dict[str, Any]:
+    opened_s, trace = call.opened_s, call.trace
+    row: dict[str, Any] = {
         "expert": attempt.expert,
         "deployment": attempt.deployment,
         "model": attempt.model,
@@ -191,7 +239,11 @@ def _attempt(attempt: Attempt, opened_s: float) -> dict[str, Any]:
         "upstream_status": attempt.upstream_status,
         "failure": attempt.failure,
         "usage": _usage(attempt.usage),
+        "chunks": attempt.chunks,
     }
+    if trace is not None and trace.span_id:
+        row["span_id"] = f"{trace.part(number + 1):016x}"
+    return row
 
 
 def _segment(segment: Segment, digest: Callable[[str], str], *, keep_text: bool) -> dict[str, Any]:

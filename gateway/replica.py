@@ -6,9 +6,9 @@ Blocking work (files, the database, models) is done in threads; heavy imports ha
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,27 +17,33 @@ from conclave.gateway.access.admission import Access, is_loopback, require_keys_
 from conclave.gateway.access.keys import KeyRing, read_pepper
 from conclave.gateway.access.room import Room
 from conclave.gateway.errors import Unavailable
-from conclave.gateway.experts.configured import configured
 from conclave.gateway.experts.openai_http import HttpSessions
 from conclave.gateway.followers.runner import FollowerThread
+from conclave.gateway.followers.spans import Spans
 from conclave.gateway.pipeline import Pipeline
-from conclave.gateway.policy.published import Published, Version
+from conclave.gateway.policy.hot import HotPolicy, Makings
+from conclave.gateway.policy.meter import PolicyMeter
+from conclave.gateway.policy.opening import Opener
+from conclave.gateway.policy.published import Published
 from conclave.gateway.record import Recorder
 from conclave.gateway.settings import ServerSettings, Settings
 from conclave.gateway.state.counters import LocalCounters
-from conclave.gateway.telemetry.names import PROVIDERS
+from conclave.gateway.telemetry.names import chosen, provider
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
     from prometheus_client import CollectorRegistry
 
     from conclave.gateway.followers.api import Follower
     from conclave.gateway.journal import Journal
     from conclave.gateway.state.sql import Database
+    from conclave.gateway.telemetry.otlp import SpanExport
     from conclave.router.classify import Router
 
 DIGEST_KEY_FILE: Final = Path("keys/digest_key")  # under the state folder; keys the digests of texts in the record
 DIGEST_KEY_BYTES: Final = 32
 FOLLOW_OUT_S: Final = 1.0  # at stop, for the followers to read the rest of the journal
+FLUSH_S: Final = 3.0  # at stop, for the last spans and metrics to reach a collector
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,8 @@ class Replica:
     keys: KeyRing
     journal: "Journal"
     registry: "CollectorRegistry"
+    policy: HotPolicy
+    tracers: "TracerProvider | None" = None  # of the spans of HTTP requests
 
     def checks(self) -> dict[str, str]:
         """For `/readyz`: each part with `ok`, or what is wrong with it."""
@@ -57,14 +65,15 @@ class Replica:
             journal = "ok"
         except Unavailable as error:
             journal = error.message
-        return {"journal": journal, "keys": self.keys.health}
+        return {"journal": journal, "keys": self.keys.health, "policy": self.policy.state}
 
 
 @asynccontextmanager
-async def open_replica(
-    settings: Settings, room: Room | None = None, draining: Callable[[], bool] = lambda: False
-) -> AsyncIterator[Replica]:
-    """A replica for as long as the block runs. Raises NoKeysError, StateError, OSError: whatever hinders the start."""
+async def open_replica(settings: Settings, room: Room) -> AsyncIterator[Replica]:
+    """A replica for as long as the block runs; the calls that `room` turns away are recorded here.
+
+    Raises NoKeysError, StateError, OSError: whatever hinders the start.
+    """
     server = settings.server
     async with AsyncExitStack() as stack:
         server.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -72,27 +81,32 @@ async def open_replica(
         stack.callback(database.close)
         keys = await _follow_keys(database, server, stack)
         router = await asyncio.to_thread(_load_router)
-        sessions = HttpSessions()
+        sessions = HttpSessions(egress=server.egress.open(settings.trusted_hosts))
         stack.push_async_callback(sessions.aclose)
-        experts = configured(settings.policy, os.environ, sessions)
-        stack.push_async_callback(experts.aclose)
-        policy = Published(Version(settings.policy, experts, classify=router.classify, model_digest=router.digest))
+        registry = await asyncio.to_thread(_new_registry)
+        opener = Opener(os.environ, sessions, router.encoder)
+        stack.push_async_callback(opener.aclose)
+        hot = await asyncio.to_thread(_begin_policy, settings, database, opener, router, registry)
         journal, digest_key = await asyncio.to_thread(_open_journal, server)
         recorder = Recorder(journal.append, digest_key)
-        registry, followers = _followers(database, settings)
-        thread = FollowerThread(journal, followers, ticks=[recorder.tick])
+        spans = await asyncio.to_thread(_open_exports, server, registry, stack)
+        followers = _followers(database, settings, hot.published, registry)
+        if spans is not None:
+            followers.append(Spans(spans.emit, providers=Providers(hot.published)))
+        thread = FollowerThread(journal, followers, ticks=[recorder.tick, lambda: recorder.turned_away(room.collect())])
         thread.start()
-        stack.push_async_callback(asyncio.to_thread, _end_record, recorder, journal, thread)
+        stack.push_async_callback(asyncio.to_thread, _end_record, recorder, journal, thread, room)
         access = Access(
             keys=keys,
             counters=LocalCounters(),
-            limits_for=policy.limits_for,
+            limits_for=hot.published.limits_for,
             journal_ready=journal.ready,
             allow_anonymous=is_loopback(server.host),
             origins=server.cors.origins,
         )
-        pipeline = Pipeline(access=access, policy=policy, record=recorder, digest_key=digest_key)
-        yield Replica(pipeline, recorder, keys, journal, registry)
+        await stack.enter_async_context(hot.following(journal.append, every_s=server.policy_refresh_s))
+        pipeline = Pipeline(access=access, policy=hot.published, record=recorder, digest_key=digest_key)
+        yield Replica(pipeline, recorder, keys, journal, registry, hot, spans.provider if spans is not None else None)
 
 
 def _open_database(server: ServerSettings) -> "Database":
@@ -117,6 +131,21 @@ def _load_router() -> "Router":
     return Router.load()
 
 
+def _new_registry() -> "CollectorRegistry":
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+
+    return CollectorRegistry()
+
+
+def _begin_policy(
+    settings: Settings, database: "Database", opener: Opener, router: "Router", registry: "CollectorRegistry"
+) -> HotPolicy:
+    from conclave.gateway.policy.store import PolicyStore  # noqa: PLC0415  SQLAlchemy
+
+    meter = PolicyMeter(registry)
+    return HotPolicy(settings, Makings(PolicyStore(database), opener, meter, router.classify, router.digest))
+
+
 def _open_journal(server: ServerSettings) -> "tuple[Journal, bytes]":
     from conclave.gateway.journal import Journal, JournalOptions  # noqa: PLC0415  cryptography
     from conclave.safety.audit.keys import KEY_FILE, SigningKey, keep_secret  # noqa: PLC0415
@@ -127,25 +156,60 @@ def _open_journal(server: ServerSettings) -> "tuple[Journal, bytes]":
     return Journal.open(server.state_dir / "journal", signing, options), digest_key
 
 
-def _followers(database: "Database", settings: Settings) -> "tuple[CollectorRegistry, list[Follower]]":
-    """Who reads the journal later, and the registry that `/metrics` shows."""
-    from opentelemetry.trace import get_tracer  # noqa: PLC0415
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+@dataclass(frozen=True, slots=True)
+class Providers(Mapping[str, str]):
+    """`gen_ai.provider.name` by expert, of the policy in force and of those before it that were asked for."""
 
+    policy: Published
+    known: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> str:
+        expert = self.policy.current.document.experts.get(name)
+        if expert is not None:
+            self.known[name] = provider(expert.kind, expert.resolved_deployments()[0].model or "")
+        return self.known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.known)
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+
+def _followers(
+    database: "Database", settings: Settings, policy: Published, registry: "CollectorRegistry"
+) -> "list[Follower]":
+    """Who reads the journal later; `registry` is what `/metrics` shows."""
     from conclave.gateway.followers.audit_table import AuditTable  # noqa: PLC0415  SQLAlchemy
     from conclave.gateway.followers.counters import CallCounters  # noqa: PLC0415
-    from conclave.gateway.followers.spans import Spans  # noqa: PLC0415
 
-    registry = CollectorRegistry()
-    providers = {name: PROVIDERS[expert.kind] for name, expert in settings.policy.experts.items()}
-    followers: list[Follower] = [AuditTable(database), CallCounters(registry, providers=providers)]
-    if settings.server.telemetry.spans:
-        followers.append(Spans(get_tracer("conclave"), providers=providers))
-    return registry, followers
+    def tags() -> Mapping[str, tuple[str, ...]]:
+        return policy.current.document.tags
+
+    metrics = chosen(settings.server.telemetry.gen_ai_metrics)
+    return [AuditTable(database), CallCounters(registry, providers=Providers(policy), tags=tags, metrics=metrics)]
 
 
-def _end_record(recorder: Recorder, journal: "Journal", thread: FollowerThread) -> None:
+def _open_exports(server: ServerSettings, registry: "CollectorRegistry", stack: AsyncExitStack) -> "SpanExport | None":
+    """What goes to a collector, if anything does; `stack` sends what is left, after the followers have ended."""
+    telemetry, limit_s = server.telemetry, min(server.grace_s, FLUSH_S)
+    spans = None
+    if telemetry.spans:
+        from conclave.gateway.telemetry.otlp import SpanExport  # noqa: PLC0415  the extra `otlp`
+
+        spans = SpanExport.open()
+        stack.push_async_callback(asyncio.to_thread, spans.close, limit_s)
+    if telemetry.otlp_metrics:
+        from conclave.gateway.telemetry.push import MetricPush  # noqa: PLC0415  the extra `otlp`
+
+        push = MetricPush.open(registry)
+        stack.push_async_callback(asyncio.to_thread, push.close, limit_s)
+    return spans
+
+
+def _end_record(recorder: Recorder, journal: "Journal", thread: FollowerThread, room: Room) -> None:
     """The last counts, the closing row with its signature, and then what the followers have not read yet."""
+    recorder.turned_away(room.collect())
     recorder.close()
     journal.close()
     thread.stop(limit_s=FOLLOW_OUT_S)

@@ -39,6 +39,7 @@ class Reply:
         "_seam",
         "_text",
         "begun",
+        "chunks",
         "finish_reason",
         "model",
         "shown",
@@ -54,6 +55,7 @@ class Reply:
         self.shown = False
         self.shown_bytes = 0
         self.skipped_events = 0
+        self.chunks = 0  # of the attempt that answers now
         self.usage = Usage()
         self.finish_reason: str | None = None
         self.model: str | None = None
@@ -71,6 +73,12 @@ class Reply:
     def digest(self) -> str:
         """Keyed BLAKE2b over the bytes that were shown, in hex."""
         return self._digest.hexdigest()
+
+    @property
+    def id(self) -> str | None:
+        """What the expert calls its answer."""
+        found = self._identity.get("id")
+        return found if isinstance(found, str) else None
 
     @property
     def so_far(self) -> str:
@@ -93,6 +101,7 @@ class Reply:
         """Forget what was held. The next expert begins from nothing or, if a word was shown, continues it."""
         self._held.clear()
         self.usage, self.finish_reason, self.model, self.skipped_events = Usage(), None, None, 0
+        self.chunks = 0
         if self.shown:
             self._before = len(self._text)
             self._seam = Seam(self.so_far)
@@ -107,6 +116,7 @@ class Reply:
         if chunk is SILENCE:
             self.begun = True
             return (chunk,)
+        self.chunks += 1
         try:
             choices = self._read(chunk)
         except ExpertFailed:

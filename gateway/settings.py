@@ -8,13 +8,13 @@ says must stand in it. Nothing is read before `load_settings` is called.
 
 import ipaddress
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -24,20 +24,24 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from conclave.gateway.experts.egress import Allowed, Egress, search_domains
 from conclave.gateway.policy.discover import Found, discover, first_model
 from conclave.gateway.policy.document import Part, PolicyDocument
 from conclave.gateway.policy.load import (
+    ENCODER,
     QUOTING,
     complete,
     cross_check,
     expert_names,
     explain,
+    forbidden_addresses,
     meant,
     missing_documents,
     missing_keys,
 )
 from conclave.gateway.policy.source import ConfigError, Loc, Problem, Source, read_source
 from conclave.gateway.policy.watch import Seen, look_at
+from conclave.gateway.telemetry.names import GenAINames
 
 PREFIX: Final = "CONCLAVE__"
 DEFAULT_FILE: Final = Path("conclave.yaml")
@@ -77,10 +81,60 @@ class CorsSettings(Part):
     max_age_s: int = Field(default=600, ge=0, le=86_400, description="How long a browser may remember a preflight.")
 
 
+def reachable(value: str) -> str:
+    """An entry of `egress.allow`. Raises ValueError that says what was meant."""
+    Allowed.of([value])
+    return value
+
+
+def proxy_url(value: SecretStr) -> SecretStr:
+    """The URL of an HTTP proxy, perhaps with credentials. Raises ValueError, which never shows the value."""
+    try:
+        parts = urlsplit(value.get_secret_value())
+        sound = parts.scheme == "http" and parts.hostname and parts.port != 0 and not (parts.query or parts.fragment)
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError("must be an http:// URL such as http://proxy:3128")
+    return value
+
+
+class EgressSettings(Part):
+    """Where experts may be, and how they are reached."""
+
+    allow: tuple[Annotated[str, AfterValidator(reachable)], ...] = Field(
+        default=(),
+        description="Names, addresses and networks that are not public and where experts may be, all the same.",
+    )
+    proxy: Annotated[SecretStr, AfterValidator(proxy_url)] | None = Field(
+        default=None, description="URL of an HTTP proxy for all experts that are not on this machine."
+    )
+    no_proxy: tuple[Annotated[str, AfterValidator(reachable)], ...] = Field(
+        default=(), description="Names, addresses and networks that are reached without it."
+    )
+    ca_file: Path | None = Field(default=None, description="PEM file with CAs to trust beside the system's.")
+
+    def open(self, trusted_hosts: Iterable[str] = ()) -> Egress:
+        """What the experts' connections obey. `trusted_hosts` are those that the operator's environment names."""
+        search = search_domains()
+        return Egress(
+            allowed=Allowed.of([*self.allow, *trusted_hosts], search=search),
+            proxy=self.proxy.get_secret_value() if self.proxy is not None else None,
+            direct=Allowed.of(self.no_proxy, search=search),
+            ca_file=self.ca_file,
+        )
+
+
 class Telemetry(Part):
     """What is told to other systems beside the log and `/metrics`."""
 
-    spans: bool = Field(default=False, description="OpenTelemetry spans; where they go is set by the OTEL_* variables.")
+    spans: bool = Field(
+        default=False, description="OpenTelemetry spans, by OTLP; where they go is set by the OTEL_* variables."
+    )
+    otlp_metrics: bool = Field(default=False, description="Send the metrics by OTLP, too; `/metrics` has them anyway.")
+    gen_ai_metrics: GenAINames = Field(
+        default="newest", description="Names of the `gen_ai` metrics: `newest`, `older` or `both`."
+    )
 
 
 class ServerSettings(Part):
@@ -115,6 +169,7 @@ class ServerSettings(Part):
     forwarded_header: Literal["x-forwarded-for", "forwarded"] = Field(
         default="x-forwarded-for", description="The header that the trusted proxies write; the other is ignored."
     )
+    egress: EgressSettings = Field(default_factory=EgressSettings, description="Where experts may be.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least that is logged."
     )
@@ -153,15 +208,18 @@ class ConfigFile(Part):
 class Settings:
     """All that the gateway starts with. `policy` is complete: its experts and its default row are never empty.
 
-    `warnings` are what a person should know and what does not hinder the start. `seen` is what the file was when it was
-    read, and `overrides` are a command's options: both to read it again.
+    `trusted_hosts` are those of experts that the environment names. `warnings` are what a person should know and what
+    does not hinder the start. `seen` is what the file was when it was read, `policy_said` whether it has a
+    policy half, `overrides` are a command's options: all to read it again.
     """
 
     server: ServerSettings
     policy: PolicyDocument
     source: Path | None = None
+    trusted_hosts: tuple[str, ...] = ()
     warnings: tuple[Problem, ...] = ()
     seen: Seen = ""
+    policy_said: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -184,16 +242,30 @@ def load_settings(config: Path | None = None, **server_overrides: Any) -> Settin
     half = source.data.get("policy")
     named = expert_names(half)
     found = Found({}, ()) if named else discover(os.environ, first_model=first_model)
-    problems += cross_check(half, {QUOTING, *named, *found.experts}, source.where)
+    problems += cross_check(half, {QUOTING, ENCODER, *named, *found.experts}, source.where)
     try:
         policy = complete(PolicyDocument.model_validate({} if half is None else half), found.experts)
         problems += missing_documents(policy, source.where)
     except ValidationError as error:
         problems += explain(error, PolicyDocument, source.where, above=("policy",))
+    trusted = tuple(
+        place.host for expert in found.experts.values() for place in expert.resolved_deployments() if place.host
+    )
+    if server is not None and policy is not None:
+        problems += forbidden_addresses(policy, server.egress.open(trusted).allowed, source.where)
     if problems or server is None or policy is None:
         raise ConfigError(tuple(sorted(problems, key=_line)))
     hints = (*found.notes, *missing_keys(policy, os.environ, source.where))
-    return Settings(server=server, policy=policy, source=path, warnings=hints, seen=seen, overrides=overrides)
+    return Settings(
+        server=server,
+        policy=policy,
+        source=path,
+        trusted_hosts=trusted,
+        warnings=hints,
+        seen=seen,
+        policy_said=half is not None,
+        overrides=overrides,
+    )
 
 
 def load_server(config: Path | None = None, **server_overrides: Any) -> ServerSettings:

@@ -1,16 +1,16 @@
-"""Plugs the kernels into transformers: `register()` makes `conclave` an experts implementation beside eager and grouped_mm.
+"""Plugs the kernels into transformers: `register()` makes `conclave` an experts implementation beside `eager`.
 
     register()
     model = AutoModelForCausalLM.from_pretrained(path, experts_implementation="conclave")
     model.set_experts_implementation("conclave")  # or a live model, and back with "eager"
 
-`save_pretrained` does not keep the choice: name it at every load. This module imports torch and transformers, so import it
-only where a local model runs; the gateway never does. Experts with another layout (biases, transposed or interleaved
-weights, a gate of their own) are handed to transformers' own `grouped_mm`, and so is a graph that torch is compiling.
-Each path that was taken, and why a step down was, is counted in `PATHS` and logged once.
+`save_pretrained` does not keep the choice: name it at every load. This module imports torch and transformers, so
+import it only where a local model runs; the gateway never does. Experts with another layout (biases, transposed or
+interleaved weights, a gate of their own) are handed to transformers' own `grouped_mm`, and so is a graph that torch
+is compiling. Each path that was taken, and why a step down was, is counted in `PATHS` and logged once.
 
-`generate` swaps `grouped_mm` for another implementation while it decodes, but no other name (transformers 5.17 to 5.23), so
-this one serves prompts and single tokens alike.
+`generate` swaps `grouped_mm` for another implementation while it decodes, but no other name (transformers 5.17 to
+5.23), so this one serves prompts and single tokens alike.
 """
 
 from collections import Counter
@@ -20,9 +20,11 @@ import structlog
 import torch
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, _default_apply_gate, grouped_mm_experts_forward
 
+from conclave.kernels.cpu.prepared import prepare
 from conclave.kernels.experts.api import choose, fused_experts
 
 NAME = "conclave"
+PREPARED = "_conclave_prepared"  # attribute of an experts module; no parameter or buffer, so no checkpoint holds it
 PATHS: Counter[str] = Counter()  # path taken -> layer calls, since the process began
 ACT_NAMES = {
     "SiLU": "silu",
@@ -62,7 +64,26 @@ def conclave_experts(
     impl = choose(x, w1, w2, top_k_weights)
     _count(impl, "gradients or no kernel for this device" if impl == "reference" else None)
     act = ACT_NAMES[type(self.act_fn).__name__]
-    return fused_experts(x, w1, w2, top_k_index, top_k_weights, act=act, impl=impl).to(hidden_states.dtype)
+    prepared = getattr(self, PREPARED, None)
+    out = fused_experts(x, w1, w2, top_k_index, top_k_weights, act=act, impl=impl, prepared=prepared)
+    return out.to(hidden_states.dtype)
+
+
+def prepare_model(model: torch.nn.Module, *, int8: bool = False, packed: bool = False) -> int:
+    """Give each expert layer on the CPU its prepared weights (conclave.kernels.cpu.prepared); how many layers got them.
+
+    With neither asked for, what an earlier call prepared is dropped. The model's own weights are never touched.
+    """
+    layers = [module for module in model.modules() if _is_experts(module) and unsupported(module) is None]
+    layers = [layer for layer in layers if layer.gate_up_proj.device.type == "cpu"]
+    for layer in layers:
+        wanted = prepare(layer.gate_up_proj, layer.down_proj, int8=int8, packed=packed) if int8 or packed else None
+        setattr(layer, PREPARED, wanted)
+    return len(layers)
+
+
+def _is_experts(module: Any) -> bool:
+    return hasattr(module, "gate_up_proj") and hasattr(module, "down_proj") and hasattr(module, "_apply_gate")
 
 
 def unsupported(experts: Any) -> str | None:
@@ -80,7 +101,8 @@ def unsupported(experts: Any) -> str | None:
 def without_sentinels(ids: torch.Tensor, weights: torch.Tensor, *, experts: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Slots without work as transformers' own paths can bear them: expert 0, times a weight of exactly 0.
 
-    Their `grouped_mm` answers NaN to an id of E and silently wrong rows to -1 (5.23.0). One wasted product a slot is the price.
+    Their `grouped_mm` answers NaN to an id of E and silently wrong rows to -1 (5.23.0). One wasted product a slot is
+    the price.
     """
     work = (ids >= 0) & (ids < experts)
     return torch.where(work, ids, 0), torch.where(work, weights, 0)

@@ -80,7 +80,7 @@ def adapt(model: Any) -> "Adapted":
     """The model's mixture-of-experts layers. Raises ValueError that names what is supported."""
     kind = getattr(getattr(model, "config", None), "model_type", None)
     supported = ", ".join(sorted(FAMILIES))
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         what = f"model type {kind!r}" if kind else f"a {type(model).__name__} without a transformers configuration"
         raise ValueError(f"{what} is not supported by the local expert; supported are {supported}")
     family = FAMILIES[kind]
@@ -177,6 +177,11 @@ class Adapted:
             yield
         finally:
             self._limits = before
+
+    @property
+    def routings(self) -> list[Routing]:
+        """The last forward pass in training, layer by layer."""
+        return list(self._routings)
 
     def parameters(self) -> list[Tensor]:
         """What the policy added to the model, for an optimiser."""

@@ -39,7 +39,7 @@ class Limits:
     def __post_init__(self) -> None:
         if self.experts_max is not None and (self.experts_max.dim() != 1 or bool((self.experts_max < 1).any())):
             raise ValueError("experts_max is one number for each sequence, and at least 1")
-        if self.allowed is not None and (self.allowed.dim() != 2 or not bool(self.allowed.any(dim=-1).all())):
+        if self.allowed is not None and not bool(self.allowed.any(dim=-1).all()):
             raise ValueError("allowed is a mask [sequences, experts] that leaves each sequence at least one expert")
 
 

@@ -2,6 +2,8 @@
 
 python -m benchmarks.gateway run                                   all targets, 5 rounds of 3 s a measurement
 python -m benchmarks.gateway run --targets F,conclave --rounds 3
+python -m benchmarks.gateway peers                                 install LiteLLM's proxy and Portkey, once
+python -m benchmarks.gateway run --targets F,conclave,Portkey,LiteLLM
 python -m benchmarks.gateway report benchmarks/gateway/results/FILE.csv
 python -m benchmarks.gateway profile conclave --load stream.c16    py-spy flame graph under load
 """
@@ -17,6 +19,7 @@ from typing import Final, NoReturn
 
 import click
 
+from benchmarks.gateway import peers as others
 from benchmarks.gateway import targets as known
 from benchmarks.gateway.chart import draw
 from benchmarks.gateway.conclave import conclave
@@ -35,7 +38,10 @@ MAKERS: Final[dict[str, Maker]] = {
     REFERENCE: lambda upstream, _: known.reference(upstream),
     "bare": lambda upstream, _: known.bare(upstream),
     CONCLAVE: conclave,
+    others.PORTKEY: others.portkey,
+    others.LITELLM: others.litellm,
 }
+USUAL: Final = (REFERENCE, "bare", CONCLAVE)  # what needs no further installation
 SAMPLES_PER_S: Final = 500
 
 
@@ -51,9 +57,9 @@ def _stop(signum: int, frame: object) -> NoReturn:  # noqa: ARG001  the signal h
 @main.command()
 @click.option(
     "--targets",
-    default=",".join(MAKERS),
+    default=",".join(USUAL),
     show_default=True,
-    help="Comma-separated; the mock itself is always measured.",
+    help=f"Comma-separated, of {', '.join(MAKERS)}; the mock itself is always measured.",
 )
 @click.option(
     "--also", type=click.Path(exists=True, path_type=Path), help="YAML list of more targets, see targets.also."
@@ -82,6 +88,15 @@ def _maker(name: str) -> Maker:
     if name not in MAKERS:
         raise click.BadParameter(f"no target {name!r}; there are {', '.join(MAKERS)}")
     return MAKERS[name]
+
+
+@main.command("peers")
+def install_peers() -> None:
+    """Install the peers, LiteLLM's proxy and Portkey, into `.peers`: from then on they can be measured, too."""
+    try:
+        others.install()
+    except TargetError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command()

@@ -37,11 +37,17 @@ def settings(upstream: str, *, port: int, admin_port: int, state_dir: Path) -> d
     }
 
 
-def conclave(upstream: str, stack: ExitStack) -> Target:
-    """Write the configuration, make the key, and say how to serve; `stack` removes the folder."""
+def conclave(
+    upstream: str, stack: ExitStack, *, telemetry: dict[str, Any] | None = None, env: dict[str, str] | None = None
+) -> Target:
+    """Write the configuration, make the key, and say how to serve; `stack` removes the folder.
+
+    `telemetry` is `server.telemetry`, off where nothing is said.
+    """
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="conclave-benchmark-")))
     port, config = free_port(), folder / "conclave.yaml"
     said = settings(upstream, port=port, admin_port=free_port(), state_dir=folder / "state")
+    said["server"]["telemetry"] = telemetry or {}
     config.write_text(yaml.safe_dump(said, sort_keys=False))
     key = _new_key(config)
     return Target(
@@ -49,6 +55,7 @@ def conclave(upstream: str, stack: ExitStack) -> Target:
         (*COMMAND, "serve", "--config", str(config)),
         port,
         headers={"authorization": f"Bearer {key}"},
+        env=env or {},
         imports="conclave.gateway.app",
     )
 

@@ -60,7 +60,7 @@ class Access:
         self._limits_for = limits_for
         self._journal_ready = journal_ready
         self._allow_anonymous = allow_anonymous
-        self._origins = frozenset(origins) - {"*"}  # any page may read, but not use this machine's experts without a key
+        self._origins = frozenset(origins) - {"*"}  # any page may read answers, but not call without a key
         self._now_s = now_s
 
     async def admit(self, head: Head) -> Grant:
@@ -75,9 +75,9 @@ class Access:
             raise await self._refusal(token, head.source)
         return await self._grant(key.tenant, key, key.scope)
 
-    def tenant_of(self, head: Head) -> str | None:
+    def tenant_of(self, authorization: str | None) -> str | None:
         """Whose call it would be; None for who is not let in. For the queue: nothing is counted and nothing granted."""
-        token = bearer(head.authorization)
+        token = bearer(authorization)
         if self._is_anonymous(token):
             return ANONYMOUS
         key = self._keys.verify(token) if token is not None else None

@@ -1,18 +1,18 @@
-"""`conclave keys create|list|revoke`: the only place where a key is ever shown, once, when it is made.
+"""`conclave keys create|list|rotate|revoke`: the only place where a key is ever shown, once, when it is made.
 
-Works beside a running gateway: it notices within `server.keys_refresh_s`.
+Works beside a running gateway: it notices within `server.keys_refresh_s`. Every change leaves a row in the record.
 """
 
 import functools
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 import msgspec
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from conclave.gateway.access.key_table import KeyTable
     from conclave.gateway.access.keys import StoredKey
     from conclave.gateway.settings import ServerSettings
+
+JOURNAL: Final = "conclave.keys.journal"  # in click's meta: an OpenJournal, from who knows the journal
+Append = Callable[[Mapping[str, object]], object]
+OpenJournal = Callable[["ServerSettings"], AbstractContextManager[Append]]
 
 UNITS_S: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 NAME: Final = re.compile(r"[ -~]{1,128}")
@@ -95,7 +99,7 @@ def located(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke API keys."""
+    """Make, list, rotate and revoke API keys."""
 
 
 @keys.command()
@@ -108,13 +112,46 @@ def create(*, where: Where, name: str, tenant: str, experts: tuple[str, ...] | N
     """Make a key and print it: the key alone on stdout, what to know about it on stderr."""
     from conclave.gateway.access.keys import read_pepper  # noqa: PLC0415  keeps `--help` fast
 
-    with _table(where) as (table, server):
+    with _table(where) as (table, server), _record(server) as record:
         key, token = table.create(
             pepper=read_pepper(server.state_dir), tenant=tenant, name=name, experts=experts, expires_in_s=expires
         )
+        record(_row("created", key))
     click.echo(token)
-    until = "does not expire" if key.expires_at_s is None else f"expires {_moment(key.expires_at_s)}"
-    click.echo(f"Key {key.key_id} of tenant {tenant}, {until}. It is shown this once: keep it now.", err=True)
+    click.echo(f"Key {key.key_id} of tenant {tenant}, {_until(key)}. It is shown this once: keep it now.", err=True)
+
+
+@keys.command()
+@located
+@click.argument("key_id")
+@click.option(
+    "--overlap", type=Span(), default="24h", show_default=True, help="How long the old key stays good: 30m, 24h, 7d."
+)
+@click.option("--expires", type=Span(), help="How long the new key is good for; as the old one was if not given.")
+def rotate(*, where: Where, key_id: str, overlap: int, expires: int | None) -> None:
+    """Replace a key: a new secret for the same tenant, experts and name; the old one ends after the overlap."""
+    from conclave.gateway.access.key_table import KeyGoneError  # noqa: PLC0415  SQLAlchemy, 0.6 s
+    from conclave.gateway.access.keys import read_pepper  # noqa: PLC0415  keeps `--help` fast
+
+    wanted = _id_of(key_id)
+    with _table(where) as (table, server), _record(server) as record:
+        try:
+            rotated = table.rotate(
+                wanted, pepper=read_pepper(server.state_dir), overlap_s=overlap, expires_in_s=expires
+            )
+        except KeyGoneError as error:
+            raise click.ClickException(str(error)) from error
+        if rotated is not None:
+            record({**_row("rotated", rotated.old), "new_key_id": rotated.new.key_id})
+    if rotated is None:
+        _unknown(wanted)
+    click.echo(rotated.token)
+    click.echo(
+        f"Key {rotated.new.key_id} takes the place of {wanted}, which {_until(rotated.old)}; itself it "
+        f"{_until(rotated.new)}. It is shown this once: keep it now. A running gateway knows it within "
+        f"{server.keys_refresh_s:g} s.",
+        err=True,
+    )
 
 
 @keys.command("list")
@@ -143,12 +180,13 @@ def list_keys(*, where: Where, as_json: bool) -> None:
 @click.argument("key_id")
 def revoke(*, where: Where, key_id: str) -> None:
     """Make a key useless for good; KEY_ID is as `list` shows it."""
-    wanted = key_id.removeprefix("cv_").partition("_")[0]  # someone may paste the whole key
-    with _table(where) as (table, server):
-        found = table.revoke(wanted)
-    if not found:
-        click.echo(f"No key has the id {wanted}; see `conclave keys list`.", err=True)
-        sys.exit(1)
+    wanted = _id_of(key_id)
+    with _table(where) as (table, server), _record(server) as record:
+        found = next((key for key in table.all() if key.key_id == wanted), None)
+        if found is not None and table.revoke(wanted):
+            record(_row("revoked", found))
+    if found is None:
+        _unknown(wanted)
     click.echo(f"Revoked {wanted}. A running gateway refuses it within {server.keys_refresh_s:g} s.", err=True)
 
 
@@ -169,6 +207,31 @@ def _table(where: Where) -> "Iterator[tuple[KeyTable, ServerSettings]]":
         yield KeyTable(database), server
     finally:
         database.close()
+
+
+def _record(server: "ServerSettings") -> AbstractContextManager[Append]:
+    """Where rows about keys go: opened before a key is touched, so that none changes without its row."""
+    opens: OpenJournal | None = click.get_current_context().meta.get(JOURNAL)
+    return opens(server) if opens is not None else nullcontext(lambda _: None)
+
+
+def _row(action: str, key: "StoredKey") -> dict[str, object]:
+    ends = None if key.expires_at_s is None else _moment(key.expires_at_s)
+    return {"kind": "key", "action": action, "key_id": key.key_id, "tenant": key.tenant, "expires": ends}
+
+
+def _id_of(key: str) -> str:
+    """Someone may paste the whole key."""
+    return key.removeprefix("cv_").partition("_")[0]
+
+
+def _unknown(key_id: str) -> NoReturn:
+    click.echo(f"No key has the id {key_id}; see `conclave keys list`.", err=True)
+    sys.exit(1)
+
+
+def _until(key: "StoredKey") -> str:
+    return "does not expire" if key.expires_at_s is None else f"expires {_moment(key.expires_at_s)}"
 
 
 def _shown(key: "StoredKey") -> dict[str, str | list[str] | None]:

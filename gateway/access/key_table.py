@@ -1,8 +1,12 @@
-"""Where keys are kept: made, listed and revoked here, in the state database. Never on the way of a call; it blocks."""
+"""Where keys are kept: made, listed, rotated and revoked here, in the state database.
+
+Never on the way of a call; it blocks.
+"""
 
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +18,19 @@ from conclave.gateway.state.sql import Database, change_number, note_change
 from conclave.gateway.state.tables import api_keys
 
 TOPIC: Final = "api_keys"
+
+
+class KeyGoneError(Exception):
+    """The key has ended; the message says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """The old key with its end, the new one, and the new key itself, which nothing can show again."""
+
+    old: StoredKey
+    new: StoredKey
+    token: str
 
 
 class KeyTable:
@@ -49,6 +66,44 @@ class KeyTable:
             connection.execute(insert(api_keys).values(**_row(key)))
             note_change(connection, TOPIC)
         return key, token
+
+    def rotate(
+        self,
+        key_id: str,
+        *,
+        pepper: bytes,
+        overlap_s: int,
+        expires_in_s: int | None = None,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> "Rotated | None":
+        """A new secret for the same tenant, scope and name; the old one is good for `overlap_s` more, at the most.
+
+        The new key lives as long as the old one was made to, unless `expires_in_s` is given. None if there is no such
+        key; raises KeyGoneError for one that is revoked or expired: what has ended is not prolonged.
+        """
+        now_s = int(self._now())
+        with self._database.write() as connection:
+            found = connection.execute(select(api_keys).where(api_keys.c.key_id == key_id)).first()
+            if found is None:
+                return None
+            old = _key(found)
+            if (state := old.state(now_s)) != "active":
+                raise KeyGoneError(f"the key {key_id} is {state}: make a new one with `conclave keys create`")
+            life_s = old.expires_at_s - old.created_at_s if old.expires_at_s is not None else None
+            life_s = life_s if expires_in_s is None else expires_in_s
+            new_id, token = new_token(random_bytes)
+            new = replace(
+                old,
+                key_id=new_id,
+                digest=digest_of(token, pepper),
+                created_at_s=now_s,
+                expires_at_s=None if life_s is None else now_s + life_s,
+            )
+            ends_s = min(now_s + overlap_s, old.expires_at_s) if old.expires_at_s is not None else now_s + overlap_s
+            connection.execute(insert(api_keys).values(**_row(new)))
+            connection.execute(update(api_keys).where(api_keys.c.key_id == key_id).values(expires_at_s=ends_s))
+            note_change(connection, TOPIC)
+        return Rotated(replace(old, expires_at_s=ends_s), new, token)
 
     def revoke(self, key_id: str) -> bool:
         """Whether there is such a key; a key that is revoked already keeps its first time."""

@@ -73,10 +73,8 @@ class Proxies:
 def address(text: str) -> Address | None:
     """The address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`; None for anything else."""
     if text.startswith("["):
-        text, _, port = text[1:].partition("]")
-        if port and not (port[0] == ":" and _is_port(port[1:])):
-            return None
-        if "." in text and ":" not in text:
+        text, closed, port = text[1:].partition("]")
+        if not closed or ":" not in text or (port and not (port[0] == ":" and _is_port(port[1:]))):
             return None
     elif text.count(":") == 1:
         text, _, port = text.partition(":")

@@ -1,10 +1,10 @@
-"""How many calls are worked on at once, and who waits: keeps a gateway that has too much to do busy with what it can end.
+"""How many calls are worked on at once, and who waits: an overloaded gateway stays busy with what it can end.
 
 What runs short is the event loop, not places: a thousand streams that wait for slow experts cost it next to nothing, a
 hundred that speak at once may be all that it can do. So calls enter freely until the loop itself is late (`LAG_S`), and
 `max_calls` bounds only the memory and the open files. Then they wait, each tenant in its own line, the lines in turn,
-and enter as the loop keeps up. When the queue is full the longest line's newest call goes: a tenant alone may use all of
-the queue, and none can keep another out of it. It knows no request, and never cuts a call that is in work.
+and enter as the loop keeps up. When the queue is full, the longest line's newest call goes: a tenant alone may use all
+of the queue, and none can keep another out of it. It knows no request, and never cuts a call that is in work.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from typing import Final
 from conclave.gateway.errors import DeadlineExceeded, Overloaded
 
 TICK_S: Final = 0.01  # between two looks at the loop, while there are calls: 100 a second, 3 us each
-LAG_S: Final = 0.03  # later than this, the loop has more to do than it can; docs/operations.md has the measurement
+LAG_S: Final = 0.05  # later than this, the loop has more to do than it can; docs/operations.md has the measurement
+LEAST: Final = 16  # calls always may be in work: if the loop is late with fewer, it is the machine's doing, not theirs
 BATCH: Final = 32  # calls that enter at a look: at 1.4 ms a call, more than a core can do until the next
 DECAY: Final = 0.5  # of what is known of the rate, for each second of waiting
 FIRST_RATE: Final = 100.0  # calls a second, until one was measured
@@ -56,11 +57,12 @@ class Room:
         self._max_wait_s = max_wait_s
         self._now_s = now_s
         self._uniform = uniform
-        self._lines: OrderedDict[str, deque[Waiter]] = OrderedDict()  # by tenant, the next to enter first; none is empty
+        self._lines: OrderedDict[str, deque[Waiter]] = OrderedDict()  # by tenant, the next first; none is empty
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = 0.0
         self._lag_s = 0.0
-        self._entered = 0.0  # from the queue, and the seconds that there was one: both fade
+        self._entering = 0  # from the queue, since the last look
+        self._entered = 0.0  # before that, and the seconds that there was a queue: both fade
         self._waited_s = 0.0
         self._turned_away: dict[str, int] = {}
         self._counting = threading.Lock()  # counted on the event loop, collected on the followers' thread
@@ -68,7 +70,7 @@ class Room:
     @property
     def full(self) -> bool:
         """Whether a newcomer can neither enter nor stand in line, unless another goes for it."""
-        return self.queued >= self._max_queue and (self.queued > 0 or self.in_work >= self._max_calls or self._late())
+        return self.queued >= self._max_queue and (self.queued > 0 or not self._vacant())
 
     @property
     def lag_s(self) -> float:
@@ -92,7 +94,7 @@ class Room:
 
     def try_enter(self) -> bool:
         """Enter if nothing hinders it: nobody waits, there is a place, and the loop keeps up. Measured: 0.3 us."""
-        if self.queued or self.in_work >= self._max_calls or self._late():
+        if self.queued or not self._vacant():
             return False
         self.in_work += 1
         if self._timer is None:
@@ -126,12 +128,16 @@ class Room:
             raise
 
     def leave(self) -> None:
-        """The work of a call is done."""
+        """The work of a call is done; the next may begin."""
         self.in_work -= 1
+        if self.queued and self._vacant():
+            self._let_in(1)
 
-    def _late(self) -> bool:
-        """Whether the loop was late at the last look, or the next look is overdue."""
-        return self._lag_s > LAG_S or (self._timer is not None and self._now_s() - self._due_s > LAG_S)
+    def _vacant(self) -> bool:
+        """Whether one more may enter: there is a place, and the loop was in time at the last look, and is now."""
+        if self.in_work < LEAST:
+            return self.in_work < self._max_calls
+        return self.in_work < self._max_calls and self._lag_s <= LAG_S and self._now_s() - self._due_s <= LAG_S
 
     def _look_later(self) -> None:
         self._due_s = self._now_s() + TICK_S
@@ -140,11 +146,11 @@ class Room:
     def _look(self) -> None:
         now_s = self._now_s()
         self._lag_s = max(0.0, now_s - self._due_s)
-        if self.queued:
+        if self.queued or self._entering:
             self._fade(now_s - self._due_s + TICK_S)
+        if self.queued:
             self._send_home(now_s)
-            if self._lag_s <= LAG_S:
-                self._let_in(min(BATCH, self._max_calls - self.in_work))
+            self._let_in(min(BATCH if self._lag_s <= LAG_S else LEAST - self.in_work, self._max_calls - self.in_work))
         if self.in_work or self.queued:
             self._look_later()
         else:
@@ -152,8 +158,9 @@ class Room:
 
     def _fade(self, passed_s: float) -> None:
         kept = DECAY ** min(passed_s, 10.0)
-        self._entered *= kept
+        self._entered = self._entered * kept + self._entering
         self._waited_s = self._waited_s * kept + passed_s
+        self._entering = 0
 
     def _let_in(self, most: int) -> None:
         """The lines in turn, one call each."""
@@ -166,7 +173,7 @@ class Room:
             if not waiter.place.done():
                 waiter.place.set_result(None)
                 self.in_work += 1
-                self._entered += 1
+                self._entering += 1
                 most -= 1
 
     def _send_home(self, now_s: float) -> None:

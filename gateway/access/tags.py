@@ -1,8 +1,8 @@
 """Request tags: a few short words that a client ties to a call, to find it by in the record and to count it by.
 
-They come in the header `x-conclave-tags: team=search, env=prod` and in the body's `conclave.tags`, which wins where both
-name a tag. They are checked here, stand in the record in clear, and are never sent to an expert. Raises InvalidRequest
-for what is not a tag: a typing error must not make calls vanish from somebody's bill.
+They come in the header `x-conclave-tags: team=search, env=prod` and in the body's `conclave.tags`, which wins where
+both name a tag. They are checked here, stand in the record in clear, and are never sent to an expert. Raises
+InvalidRequest for what is not a tag: a typing error must not make calls vanish from somebody's bill.
 """
 
 import re

@@ -5,13 +5,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from conclave.gateway.api import health
 from conclave.gateway.api.health import Checks
-from conclave.gateway.telemetry.spans import native
+from conclave.gateway.telemetry.native import native
 
 
 def create_admin_app(checks: Checks, registry: CollectorRegistry) -> FastAPI:
     """`/metrics`, `/livez`, `/readyz`; `checks` and `registry` are the data plane's own."""
     app = FastAPI(
-        title="Conclave control plane", docs_url=None, redoc_url=None, openapi_url=None, telemetry=native(enabled=False)
+        title="Conclave control plane", docs_url=None, redoc_url=None, openapi_url=None, telemetry=native()
     )
     app.include_router(health.routes(checks))
 

@@ -4,17 +4,15 @@ Known fields are checked for type and range; unknown ones travel on to the exper
 parts may pass is for the policy to say.
 """
 
-import re
 from typing import Annotated, Any, Final, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
-from conclave.gateway.call import JSON, ModelRequest
-from conclave.gateway.errors import InvalidRequest
+from conclave.gateway.api.body import ModelName, StreamOptions, checked, decode
+from conclave.gateway.call import ModelRequest
 from conclave.gateway.policy.rules import PART_NEEDS
 
-PARAM: Final = re.compile(r" - at `\$\.?(.*)`$")  # msgspec ends its messages with the path of the wrong value
+TOOL_ROLES: Final = frozenset({"tool", "function"})  # who reports what a tool did
 
 
 class Part(Struct):
@@ -30,20 +28,20 @@ class Message(Struct):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
     tool_calls: list[dict[str, Any]] | None = None
-
-
-class StreamOptions(Struct):
-    include_usage: bool | None = None
+    function_call: dict[str, Any] | None = None
+    audio: dict[str, Any] | None = None
 
 
 class ResponseFormat(Struct):
+    """The shape of the answer; the schema itself is the expert's to check."""
+
     type: Literal["text", "json_object", "json_schema"]
 
 
-class Body(Struct):
-    """The fields of chat.completions that the gateway reads or bounds."""
+class ChatBody(Struct):
+    """The fields of chat.completions that the gateway reads or bounds; others go on to the expert."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    model: ModelName
     messages: Annotated[list[Message], Meta(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -62,41 +60,25 @@ class Body(Struct):
     tools: list[dict[str, Any]] | None = None
     functions: list[dict[str, Any]] | None = None
     response_format: ResponseFormat | None = None
+    modalities: list[str] | None = None
+    audio: dict[str, Any] | None = None
     conclave: dict[str, Any] | None = None
 
 
 def parse(body: bytes) -> ModelRequest:
     """A request from the body's bytes; raises InvalidRequest with the path of what is wrong."""
-    raw = _decode(body)
-    try:
-        checked = msgspec.convert(raw, Body)
-    except msgspec.ValidationError as error:
-        found = PARAM.search(str(error))
-        raise InvalidRequest(str(error), param=found[1] if found else None) from error
+    raw = decode(body)
+    known = checked(raw, ChatBody)
     return ModelRequest(
         body=raw,
-        model=checked.model,
-        stream=bool(checked.stream),
-        include_usage=bool(checked.stream_options and checked.stream_options.include_usage),
-        needs=frozenset(_needs(checked)),
+        model=known.model,
+        stream=bool(known.stream),
+        include_usage=bool(known.stream_options and known.stream_options.include_usage),
+        needs=frozenset(_needs(known)),
     )
 
 
-def _decode(body: bytes) -> dict[str, Any]:
-    if not body.strip():
-        raise InvalidRequest("the request body is empty; a JSON object is needed", code="invalid_json")
-    try:
-        raw = JSON.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the request body is not valid JSON: {error}", code="invalid_json") from error
-    except RecursionError as error:
-        raise InvalidRequest("the request body is nested too deeply", code="invalid_json") from error
-    if not isinstance(raw, dict):
-        raise InvalidRequest("the request body must be a JSON object", code="invalid_json")
-    return raw
-
-
-def _needs(body: Body) -> list[str]:
+def _needs(body: ChatBody) -> set[str]:
     """The capabilities that an expert must have to do what was asked."""
     asked = {
         "tools": body.tools or body.functions,
@@ -104,7 +86,14 @@ def _needs(body: Body) -> list[str]:
         "logprobs": body.logprobs,
         "json_mode": body.response_format and body.response_format.type == "json_object",
         "json_schema": body.response_format and body.response_format.type == "json_schema",
+        "audio": body.audio or (body.modalities and "audio" in body.modalities),
     }
-    parts = [part for message in body.messages if isinstance(message.content, list) for part in message.content]
-    needed = {PART_NEEDS[part.type] for part in parts if part.type in PART_NEEDS}
-    return [need for need, wanted in asked.items() if wanted] + sorted(needed)
+    needs = {need for need, wanted in asked.items() if wanted}
+    for message in body.messages:
+        if isinstance(message.content, list):
+            needs |= {PART_NEEDS[part.type] for part in message.content if part.type in PART_NEEDS}
+        if message.tool_calls or message.function_call or message.role in TOOL_ROLES:
+            needs.add("tools")  # an expert without tools would not know whose words these are
+        if message.audio:
+            needs.add("audio")
+    return needs

@@ -22,7 +22,7 @@ EXPOSED: Final = b", ".join(
         b"x-should-retry",
     )
 )
-METHODS: Final = b"GET, POST, OPTIONS"
+METHODS: Final = b"GET, POST, DELETE, OPTIONS"
 USUAL: Final = b"authorization, content-type"  # where a preflight names no headers, or too many
 ASKED: Final = re.compile(rb"[A-Za-z0-9-]{1,64}(?:[ \t]*,[ \t]*[A-Za-z0-9-]{1,64}){0,63}")
 VARY: Final = (b"vary", b"origin")
@@ -62,9 +62,9 @@ class Cors:
             return None
         wanted = asked if asked is not None and ASKED.fullmatch(asked) is not None else USUAL
         return [
-            *self.headers(origin),
+            *(one for one in self.headers(origin) if one is not VARY),
             (b"access-control-allow-methods", METHODS),
             (b"access-control-allow-headers", wanted),
             (b"access-control-max-age", self._max_age),
-            (b"vary", b"access-control-request-headers"),
+            (b"vary", b"origin, access-control-request-headers"),
         ]

@@ -17,6 +17,7 @@ class Front:
     cors: Cors = field(default_factory=Cors)
     proxies: Proxies = field(default_factory=Proxies)
     room: Room = field(default_factory=Room)
+    spans: bool = False  # whether calls have spans
 
     @classmethod
     def of(cls, server: ServerSettings) -> "Front":
@@ -24,4 +25,5 @@ class Front:
             cors=Cors(server.cors.origins, max_age_s=server.cors.max_age_s),
             proxies=Proxies(server.trusted_proxies, header=server.forwarded_header),
             room=Room(max_calls=server.max_calls, max_queue=server.max_queue, max_wait_s=server.max_queue_s),
+            spans=server.telemetry.spans,
         )

@@ -3,22 +3,41 @@
 Asks nobody anything: an expert that is down is found out by the first call to it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from conclave.gateway.experts.api import Expert
 from conclave.gateway.experts.deployment import Deployment
+from conclave.gateway.experts.egress import Refused
 from conclave.gateway.experts.endpoint import TimeLimits
 from conclave.gateway.experts.openai_http import HttpSessions, OpenAIExpert
 from conclave.gateway.experts.pool import Pool, PoolEntry
 from conclave.gateway.policy.document import DeploymentSettings, ExpertSettings, PolicyDocument
 
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
 
-def configured(policy: PolicyDocument, environ: Mapping[str, str], sessions: HttpSessions) -> Pool:
-    """The pool of a completed policy. Raises OSError or ValueError for a key that cannot be read or sent."""
+    from conclave.router.encoder import StaticEncoder
+
+
+def configured(
+    policy: PolicyDocument,
+    environ: Mapping[str, str],
+    sessions: HttpSessions,
+    *,
+    encoder: "StaticEncoder | None" = None,
+) -> Pool:
+    """The pool of a completed policy. Raises OSError or ValueError for a key that cannot be read or sent.
+
+    `encoder` is the one that the router uses, to share it; without it, an expert that needs one reads its own.
+    """
     return Pool(
         {
             name: PoolEntry(
-                deployments=_deployments(name, expert, environ, sessions),
+                deployments=[Deployment("built-in", _encoder(name, encoder))]
+                if expert.kind == "encoder"
+                else _deployments(name, expert, environ, sessions),
                 transport_retries=expert.transport_retries,
                 failures_to_open=expert.breaker.failures,
                 open_s=expert.breaker.open_s,
@@ -36,18 +55,58 @@ def _deployments(
     limits = TimeLimits(first_byte_s=expert.first_byte_s, plain_s=expert.plain_s, idle_s=expert.idle_s)
     found = []
     for number, place in enumerate(expert.resolved_deployments()):
-        assert place.base_url and place.model  # noqa: S101, PT018  the policy was checked
+        assert place.model  # noqa: S101  the policy was checked
+        if expert.kind == "litellm":
+            behind = _behind_litellm(name, place, _key(name, place, environ), sessions, limits=limits)
+            where = urlsplit(place.base_url).netloc if place.base_url else place.model.partition("/")[0]
+            found.append(Deployment(f"{number}:{where}", behind, place.weight))
+            continue
+        assert place.base_url  # noqa: S101  as above
         server = OpenAIExpert(
             name,
             place.base_url,
             place.model,
             api_key=_key(name, place, environ),
-            session=sessions.get,
+            session=_sessions_to(name, place.base_url, sessions),
             limits=limits,
             stream_usage=expert.stream_usage,
         )
         found.append(Deployment(f"{number}:{place.base_url.split('//')[1].split('/')[0]}", server, place.weight))
     return found
+
+
+def _sessions_to(name: str, url: str, sessions: HttpSessions) -> "Callable[[], ClientSession]":
+    try:
+        return sessions.to(url)
+    except Refused as error:
+        raise ValueError(f"expert {name}: base_url: {error}") from error
+
+
+def _encoder(name: str, encoder: "StaticEncoder | None") -> Expert:
+    from conclave.gateway.experts.encoder import EncoderExpert, embed_with  # noqa: PLC0415  as below
+    from conclave.router.encoder import StaticEncoder  # noqa: PLC0415  with numpy and a tokenizer, when there is one
+
+    encoder = encoder or StaticEncoder.load()
+    return EncoderExpert(name, embed_with(encoder), dimensions=encoder.dimensions)
+
+
+def _behind_litellm(
+    name: str, place: DeploymentSettings, api_key: str | None, sessions: HttpSessions, *, limits: TimeLimits
+) -> Expert:
+    from conclave.gateway.experts import litellm_expert, litellm_runtime  # noqa: PLC0415  when there is one
+
+    if not litellm_runtime.is_installed():
+        raise ValueError(f"expert {name}: kind litellm needs litellm: {litellm_runtime.INSTALL}")
+    return litellm_expert.LiteLLMExpert(
+        name,
+        place.model or "",
+        runtime=litellm_runtime.shared(),
+        session=sessions.get,
+        api_key=api_key,
+        base_url=place.base_url,
+        params=place.params,
+        limits=limits,
+    )
 
 
 def _quoting(name: str, expert: ExpertSettings) -> Expert:

@@ -5,10 +5,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from conclave.gateway.call import Operation
+
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
 
 CONNECT_S: Final = 5.0
+PATHS: Final[Mapping[Operation, str]] = {
+    "chat": "/chat/completions",
+    "completions": "/completions",
+    "embeddings": "/embeddings",
+    "moderations": "/moderations",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,7 @@ class Endpoint:
 
     expert: str
     host: str
-    url: str
+    url: str  # up to and with `/v1`
     model: str
     api_key: str | None
     headers: Mapping[str, str]
@@ -74,3 +82,7 @@ class Endpoint:
     lingering: Lingering
     now_s: Callable[[], float]
     wall_s: Callable[[], float]
+
+    def url_of(self, operation: Operation) -> str:
+        """Where an operation is asked for."""
+        return self.url + PATHS[operation]

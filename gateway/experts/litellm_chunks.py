@@ -4,8 +4,6 @@ Decides which of litellm's fields a client sees: OpenAI's own, and two that its 
 (`reasoning_content`, and `thinking_blocks`, without which a conversation that thinks cannot go on). Reads no bytes.
 """
 
-import time
-import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -22,14 +20,9 @@ class Writer:
 
     __slots__ = ("_after", "_before", "_identity", "begun")
 
-    def __init__(self, answer_id: str | None, model: str) -> None:
+    def __init__(self, answer_id: str, model: str, *, created: int) -> None:
         self.begun = False
-        self._identity = {
-            "id": answer_id or f"chatcmpl-{uuid.uuid4().hex}",
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": model,
-        }
+        self._identity = {"id": answer_id, "object": "chat.completion.chunk", "created": created, "model": model}
         head = ENCODE(self._identity)[:-1]
         self._before = head + b',"choices":[{"index":0,"delta":{"content":'
         self._after = b'},"finish_reason":null}]}'

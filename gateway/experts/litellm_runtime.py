@@ -11,6 +11,8 @@ import importlib.util
 import logging
 import os
 import warnings
+from collections.abc import Callable
+from functools import cache
 from types import ModuleType
 from typing import Any, Final
 
@@ -39,7 +41,11 @@ QUIET: Final[dict[str, Any]] = {
     "cache": None,
 }
 CALLBACKS: Final = ("callbacks", "input_callback", "success_callback", "failure_callback", "service_callback")
-LOGGERS: Final = ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router")
+LOGGERS: Final = (  # they write prompts and addresses, some of them already at `info`
+    *("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"),
+    *("openai", "httpx", "httpcore", "boto3", "botocore", "urllib3"),
+)
+SILENT: Final = logging.CRITICAL + 1
 
 log = structlog.get_logger()
 
@@ -52,7 +58,8 @@ def is_installed() -> bool:
 class Runtime:
     """Gives litellm to the experts that need it; all of them share one, and the first makes the others wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, loads: Callable[[], ModuleType] | None = None) -> None:
+        self._loads = loads or load
         self._module: ModuleType | None = None
         self._loading: asyncio.Task[ModuleType] | None = None
 
@@ -60,7 +67,7 @@ class Runtime:
         """litellm, ready for use. Raises ExpertFailed if it cannot be imported."""
         if self._module is None:
             if self._loading is None or self._loading.get_loop() is not asyncio.get_running_loop():
-                self._loading = asyncio.create_task(asyncio.to_thread(load), name="import-litellm")
+                self._loading = asyncio.create_task(asyncio.to_thread(self._loads), name="import-litellm")
             try:
                 self._module = await asyncio.shield(self._loading)
             except ImportError as error:
@@ -70,12 +77,26 @@ class Runtime:
         return self._module
 
 
+@cache
+def shared() -> Runtime:
+    """The process's own, for every expert of every version of the policy."""
+    return Runtime()
+
+
 def load() -> ModuleType:
     """Import litellm and switch off what it does by itself. Blocks for seconds, the first time."""
+    from conclave.gateway.experts.litellm_rehearsal import rehearse  # noqa: PLC0415  it needs what this page loads
+
     os.environ.update(ENVIRONMENT)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own deprecations say nothing to an operator
         litellm = importlib.import_module("litellm")
+        _hush(litellm)
+        rehearse(litellm)
+    return litellm
+
+
+def _hush(litellm: ModuleType) -> None:
     for name, value in QUIET.items():
         setattr(litellm, name, value)
     for name in CALLBACKS:
@@ -83,5 +104,4 @@ def load() -> ModuleType:
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers.clear()
-        logger.disabled, logger.propagate = True, False
-    return litellm
+        logger.setLevel(SILENT)  # a level, unlike `disabled`, holds for the loggers below it, too

@@ -71,7 +71,7 @@ def error_event(chunk: Chunk) -> ExpertFailed | None:
 def not_an_answer(body: bytes) -> ExpertFailed:
     """The failure of a body that should have been an answer: an error object, or something else altogether."""
     error = error_event(Chunk(body))
-    return error or ExpertFailed("the expert's answer is no chat.completion of the kind asked for", kind="malformed")
+    return error or ExpertFailed("the expert's answer is nothing of the kind asked for", kind="malformed")
 
 
 def _error_object(body: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""An expert behind any OpenAI-compatible server: `POST {base_url}/chat/completions`.
+"""An expert behind any OpenAI-compatible server: `POST {base_url}/chat/completions`, `/embeddings` and the like.
 
 Decides what is sent and over which connections: no proxy from the environment, no cookies, no redirect followed (a
 server must not choose whom we talk to), no compression (a small answer must not unfold into a large one). What comes
@@ -8,15 +8,18 @@ back is read by `openai_upstream`. aiohttp is imported when the first expert is 
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from conclave.gateway.experts.api import Upstream
+from conclave.gateway.experts.egress import Egress, check_url, guarded
 from conclave.gateway.experts.endpoint import CONNECT_S, Endpoint, Lingering, TimeLimits
 from conclave.gateway.prompt import Prompt
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
+    from aiohttp.abc import AbstractResolver
 
 __all__ = ["HttpSessions", "OpenAIExpert", "TimeLimits"]
 
@@ -25,27 +28,43 @@ DNS_CACHE_S: Final = 60
 
 
 class HttpSessions:
-    """One client session an event loop, made on first use. Whoever makes it closes it."""
+    """The client sessions of each event loop, made on first use: one that connects, and one through the proxy.
 
-    def __init__(self, *, connect_s: float = CONNECT_S) -> None:
+    Whoever makes it closes it.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_s: float = CONNECT_S,
+        egress: Egress | None = None,
+        resolver: "AbstractResolver | None" = None,
+    ) -> None:
         self._connect_s = connect_s
-        self._sessions: dict[asyncio.AbstractEventLoop, ClientSession] = {}
+        self._resolver = resolver
+        self._egress = egress or Egress()
+        self._sessions: dict[tuple[asyncio.AbstractEventLoop, str | None], ClientSession] = {}
 
-    def get(self) -> "ClientSession":
+    def to(self, url: str) -> "Callable[[], ClientSession]":
+        """What gives the session for a server. Raises Refused if it is at an address that is not allowed."""
+        check_url(url, self._egress.allowed)
+        return partial(self.get, self._egress.proxy_for(url))
+
+    def get(self, proxy: str | None = None) -> "ClientSession":
         """The session of the running loop."""
         loop = asyncio.get_running_loop()
-        session = self._sessions.get(loop)
+        session = self._sessions.get((loop, proxy))
         if session is None or session.closed:
-            session = self._sessions[loop] = self._make()
+            session = self._sessions[loop, proxy] = self._make(proxy)
         return session
 
     async def aclose(self) -> None:
         """Close the running loop's connections, those in use too. The next `get` would begin anew."""
-        session = self._sessions.pop(asyncio.get_running_loop(), None)
-        if session is not None:
+        loop = asyncio.get_running_loop()
+        for session in [self._sessions.pop(key) for key in tuple(self._sessions) if key[0] is loop]:
             await session.close()
 
-    def _make(self) -> "ClientSession":
+    def _make(self, proxy: str | None) -> "ClientSession":
         import aiohttp  # noqa: PLC0415  0.2 s that a gateway without HTTP experts does not pay
 
         connector = aiohttp.TCPConnector(
@@ -53,6 +72,10 @@ class HttpSessions:
             limit_per_host=0,  # expert that does not answer, and open the breaker of a healthy one
             keepalive_timeout=KEEP_ALIVE_S,
             ttl_dns_cache=DNS_CACHE_S,
+            resolver=guarded(self._egress.allowed, self._resolver)
+            if proxy is None
+            else None,  # the proxy's place is the operator's word
+            ssl=self._egress.tls(),
         )
         return aiohttp.ClientSession(
             connector=connector,
@@ -62,6 +85,7 @@ class HttpSessions:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
+            proxy=proxy,
         )
 
 
@@ -97,7 +121,7 @@ class OpenAIExpert:
         self._endpoint = Endpoint(
             expert=name,
             host=_host(base_url),
-            url=base_url.rstrip("/") + "/chat/completions",
+            url=base_url.rstrip("/"),
             model=model,
             api_key=api_key,
             headers=_headers(api_key),

@@ -18,19 +18,24 @@ from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 import msgspec
+import structlog
 from aiohttp.http_exceptions import HttpProcessingError
 
 from conclave.gateway.call import SILENCE, Attempt, Chunk
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
 from conclave.gateway.experts.alarm import Alarm
+from conclave.gateway.experts.egress import Refused
 from conclave.gateway.experts.endpoint import Endpoint
 from conclave.gateway.experts.openai_errors import error_event, not_an_answer, status_failure
 from conclave.gateway.experts.sse import EventSplitter
 from conclave.gateway.prompt import Prompt
+from conclave.gateway.reply import HOLDS
 
 T = TypeVar("T")
+log = structlog.get_logger()
 
 PLAIN_BYTES: Final = 32 * 1024 * 1024
+VECTORS_BYTES: Final = 160 * 1024 * 1024  # 2,048 vectors of 3,072 numbers, 22 characters each
 ERROR_BYTES: Final = 64 * 1024
 ERROR_WAIT_S: Final = 2.0  # for the words of a failure that is known already
 LARGE_BYTES: Final = 1024 * 1024  # aiohttp wants larger bodies as a file: it sends those in pieces
@@ -87,9 +92,9 @@ class _Upstream(ABC):
     async def _post(self) -> aiohttp.ClientResponse:
         body = msgspec.json.encode(self._body())
         return await self._at.session().post(
-            self._at.url,
+            self._at.url_of(self._prompt.operation),
             data=body if len(body) < LARGE_BYTES else io.BytesIO(body),
-            headers=self._at.headers,
+            headers={**self._at.headers, **self._prompt.headers} if self._prompt.headers else self._at.headers,
             allow_redirects=False,
         )
 
@@ -130,6 +135,9 @@ class _Upstream(ABC):
             return ExpertFailed("the connection ended before the answer did", kind="cut")
         if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
             return ExpertFailed("the expert does not speak HTTP", kind="malformed")
+        cause = getattr(error, "os_error", None)
+        if isinstance(cause, Refused):  # for the operator: a client is not told what is where
+            log.warning("expert.address_refused", expert=self._at.expert, reason=str(cause))
         return ExpertFailed("the expert could not be reached", kind="connect")
 
     async def _accept(self, response: aiohttp.ClientResponse) -> None:
@@ -175,7 +183,7 @@ class PlainUpstream(_Upstream):
         await self._accept(response)
         chunk = Chunk(await self._whole(response))
         failure = error_event(chunk)
-        if failure is None and "choices" not in chunk.event:
+        if failure is None and HOLDS.get(self._prompt.operation, "choices") not in chunk.event:
             failure = not_an_answer(chunk.data)
         if failure is not None:
             raise self._fail(failure)
@@ -185,13 +193,14 @@ class PlainUpstream(_Upstream):
     async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
         pieces, size = [], 0
         silence_s = self._at.limits.silence_s
+        most_bytes = VECTORS_BYTES if self._prompt.operation == "embeddings" else PLAIN_BYTES
         while (data := await self._wait(response.content.readany, tick_at_s=self._at.now_s() + silence_s)) != b"":
             if data is None:  # quiet, and within the limits
                 continue
             self._note_first_byte()
             pieces.append(data)
             size += len(data)
-            if size > PLAIN_BYTES:
+            if size > most_bytes:
                 raise self._fail(ExpertFailed("the expert's answer is too large", kind="malformed"))
         return b"".join(pieces) if len(pieces) != 1 else pieces[0]
 

@@ -31,6 +31,9 @@ class NotedDecision(TypedDict, total=False):
     confidence: Any
     reason: Any
     unsure: Any
+    row: Any
+    runner_up: Any
+    steps: list[dict[str, Any]]
 
 
 class Noted(TypedDict, total=False):
@@ -46,10 +49,16 @@ class Noted(TypedDict, total=False):
     ending: Any
     status: Any
     stream: Any
+    tags: dict[str, Any]
+    operation: Any
+    code: Any
     decision: NotedDecision | None
     attempts: list[dict[str, Any]]
     usage: dict[str, Any]
     finish_reason: Any
+    answer_model: Any
+    stages: dict[str, float]
+    trace: dict[str, Any]
     duration_ms: Any
 
 

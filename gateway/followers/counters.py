@@ -3,14 +3,15 @@
 They begin at zero with the process, as Prometheus expects, so only this process's chain is followed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector
 
 from conclave.gateway.followers.api import Row
 from conclave.gateway.telemetry import names
 from conclave.gateway.telemetry.names import OTHER, Metric
+from conclave.gateway.telemetry.weighted import WeightedHistogram
 
 MOST_ADDERS: Final = 1_000  # label sets remembered of one metric
 MOST_VALUES: Final = 200  # of one label; what comes after them is counted as `_OTHER`
@@ -19,15 +20,26 @@ NOT_ASKED: Final = frozenset({"breaker_open", "no_deployment"})  # attempts that
 
 
 class CallCounters:
-    """A Follower that counts rows. `providers`: `gen_ai.provider.name` by expert (`names.PROVIDERS` by its kind)."""
+    """A Follower that counts rows. `providers`: `gen_ai.provider.name` by expert (`names.PROVIDERS` by its kind).
+
+    `tags` are the request tags to count by, with their values, as the policy has them now.
+    """
 
     name = "counters"
     past = False
 
-    def __init__(self, registry: CollectorRegistry, *, providers: Mapping[str, str] = NONE_KNOWN) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        providers: Mapping[str, str] = NONE_KNOWN,
+        tags: Callable[[], Mapping[str, Collection[str]]] = dict,
+        metrics: Sequence[Metric] = names.METRICS,
+    ) -> None:
         self._providers = providers
+        self._tags = tags
         self._seen: dict[str, int] = {}
-        self._instruments = {metric.name: _Instrument(metric, registry) for metric in names.METRICS}
+        self._instruments = {metric.name: _Instrument(metric, registry) for metric in metrics}
         ProcessCollector(registry=registry)
 
     def position(self) -> Mapping[str, int]:
@@ -39,9 +51,10 @@ class CallCounters:
                 self._seen[row.chain] = row.seq  # first: a row that cannot be counted must not be counted twice
                 self._count(row.data)
 
-    def _add(self, metric: Metric, amount: float | None, *labels: object) -> None:
-        if amount is not None:
-            self._instruments[metric.name].add(amount, labels)
+    def _add(self, metric: Metric, amount: float | None, *labels: object, times: int = 1) -> None:
+        """Count it, if the metric was chosen."""
+        if amount is not None and (instrument := self._instruments.get(metric.name)) is not None:
+            instrument.add(amount, labels, times)
 
     def _count(self, row: Mapping[str, Any]) -> None:
         kind = row["kind"]
@@ -52,9 +65,18 @@ class CallCounters:
             self._add(names.CALLS, 1, row["ending"], row["status"])
             self._add(names.CALL_DURATION, row["duration_ms"] / 1000, row["ending"])
             self._count_decision(row.get("decision"))
+            self._count_tags(row)
             for attempt in row["attempts"]:
                 self._count_attempt(row, attempt)
-            self._count_usage(row)
+
+    def _count_tags(self, row: Mapping[str, Any]) -> None:
+        """Only tags that policy lists, and of each only the values listed: a client cannot make series."""
+        tags = row.get("tags")
+        if tags:
+            listed = self._tags()
+            for name in tags.keys() & listed.keys():
+                value = tags[name] if tags[name] in listed[name] else names.OTHER_TAG
+                self._add(names.TAGGED, 1, name, value, row["ending"])
 
     def _count_decision(self, decision: Mapping[str, Any] | None) -> None:
         if decision is not None:
@@ -70,23 +92,40 @@ class CallCounters:
             self._add(names.TRANSPORT_RETRIES, attempt["transport_retries"], attempt["expert"])
         if failure in NOT_ASKED or attempt.get("ended_ms") is None:
             return
-        about = self._about(attempt)
-        self._add(names.INFERENCE, (attempt["ended_ms"] - attempt["started_ms"]) / 1000, *about, failure)
+        operation = row.get("operation") or names.CHAT
+        about = (
+            names.OPERATIONS.get(operation, operation),
+            self._providers.get(attempt["expert"], OTHER),
+            attempt["model"],
+        )
+        seconds = (attempt["ended_ms"] - attempt["started_ms"]) / 1000
+        self._add(names.INFERENCE, seconds, *about, failure)
+        self._add(names.OLD_DURATION, seconds, *about, failure)
         if row.get("stream") and attempt.get("first_byte_ms") is not None:
-            self._add(names.FIRST_CHUNK, (attempt["first_byte_ms"] - attempt["started_ms"]) / 1000, *about)
+            self._count_chunks(attempt, about)
+        self._count_tokens(attempt.get("usage") or {}, about)
 
-    def _count_usage(self, row: Mapping[str, Any]) -> None:
-        """The usage is that of the last expert: the one whose answer the client got."""
-        usage = row.get("usage")
-        if usage and row["attempts"]:
-            about = self._about(row["attempts"][-1])
-            self._add(names.INPUT, usage["prompt_tokens"], *about)
-            self._add(names.OUTPUT, usage["completion_tokens"], *about)
-            self._add(names.CACHED, usage["cached_tokens"], *about)
-            self._add(names.REASONING, usage["reasoning_tokens"], *about)
+    def _count_chunks(self, attempt: Mapping[str, Any], about: Sequence[str]) -> None:
+        """The record has no time for each chunk: all but the first count with their mean, so that the sum is right."""
+        seconds = (attempt["first_byte_ms"] - attempt["started_ms"]) / 1000
+        self._add(names.FIRST_CHUNK, seconds, *about)
+        self._add(names.OLD_FIRST_CHUNK, seconds, *about)
+        if (gaps := attempt.get("chunks", 0) - 1) > 0:
+            seconds = (attempt["ended_ms"] - attempt["first_byte_ms"]) / 1000 / gaps
+            self._add(names.PER_CHUNK, seconds, *about, times=gaps)
+            self._add(names.OLD_PER_CHUNK, seconds, *about, times=gaps)
 
-    def _about(self, attempt: Mapping[str, Any]) -> tuple[str, str, str]:
-        return names.CHAT, self._providers.get(attempt["expert"], OTHER), attempt["model"]
+    def _count_tokens(self, usage: Mapping[str, Any], about: tuple[str, str, str]) -> None:
+        """As the expert counted them; an answer that never said counts as 0, not as what the gateway guessed."""
+        said = {} if usage.get("estimated") else usage
+        operation, provider, model = about
+        counted = (operation, provider, names.UNKNOWN, model)
+        self._add(names.INPUT, said.get("prompt_tokens") or 0, *counted)
+        self._add(names.OUTPUT, said.get("completion_tokens") or 0, *counted)
+        self._add(names.CACHED, said.get("cached_tokens"), *counted)
+        self._add(names.REASONING, said.get("reasoning_tokens"), *counted)
+        self._add(names.OLD_TOKENS, said.get("prompt_tokens"), operation, provider, "input", model)
+        self._add(names.OLD_TOKENS, said.get("completion_tokens"), operation, provider, "output", model)
 
 
 class _Instrument:
@@ -94,30 +133,31 @@ class _Instrument:
 
     def __init__(self, metric: Metric, registry: CollectorRegistry) -> None:
         labels = [names.prometheus_label(label) for label in metric.labels]
-        name = names.prometheus(metric)
-        self._counter = self._histogram = None
+        self._counter: Counter | None = None
+        self._histogram: WeightedHistogram | None = None
         if metric.kind == "counter":
-            self._counter = Counter(name, metric.about, labels, registry=registry)
+            self._counter = Counter(names.prometheus(metric), metric.about, labels, registry=registry)
         else:
-            self._histogram = Histogram(name, metric.about, labels, registry=registry, buckets=metric.buckets)
+            self._histogram = WeightedHistogram(metric, registry)
         self._values: list[set[str]] = [set() for _ in labels]
-        self._adders: dict[tuple[object, ...], Callable[[float], None]] = {}
+        self._adders: dict[tuple[object, ...], Callable[[float, int], None]] = {}
 
-    def add(self, amount: float, labels: tuple[object, ...]) -> None:
+    def add(self, amount: float, labels: tuple[object, ...], times: int) -> None:
         adder = self._adders.get(labels)
         if adder is None:
             if len(self._adders) >= MOST_ADDERS:
                 self._adders.clear()
             adder = self._adders[labels] = self._adder(labels)
-        adder(amount)
+        adder(amount, times)
 
-    def _adder(self, labels: tuple[object, ...]) -> Callable[[float], None]:
+    def _adder(self, labels: tuple[object, ...]) -> Callable[[float, int], None]:
         """What counts under these labels; prometheus_client looks them up anew each time, longer than all else."""
         values = [self._bounded(known, str(value)) for known, value in zip(self._values, labels, strict=True)]
-        if self._counter is not None:
-            return (self._counter.labels(*values) if values else self._counter).inc
-        assert self._histogram is not None  # noqa: S101  one of the two
-        return (self._histogram.labels(*values) if values else self._histogram).observe
+        if self._histogram is not None:
+            return self._histogram.labelled(tuple(values)).add
+        assert self._counter is not None  # noqa: S101  one of the two
+        counter = self._counter.labels(*values) if values else self._counter
+        return lambda amount, times: counter.inc(amount * times)
 
     @staticmethod
     def _bounded(known: set[str], value: str) -> str:

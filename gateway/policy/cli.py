@@ -84,6 +84,8 @@ def _load(file: Path | None) -> "Settings":
 
 def summary(settings: "Settings") -> str:
     """A configuration on one screen."""
+    from conclave.gateway.policy.document import BUILT_IN  # noqa: PLC0415  as above
+
     server, policy = settings.server, settings.policy
     lines = [
         f"configuration  {settings.source or 'none: the defaults'}",
@@ -94,8 +96,9 @@ def summary(settings: "Settings") -> str:
         "experts",
     ]
     for name, expert in policy.experts.items():
-        places = expert.resolved_deployments() if expert.kind != "quoting" else ()
-        what = f"{places[0].model} at {places[0].base_url}" if places else "quotes documents"
+        places = expert.resolved_deployments() if expert.kind not in BUILT_IN else ()
+        built_in = "embeds texts" if expert.kind == "encoder" else "quotes documents"
+        what = f"{places[0].model} at {places[0].base_url}" if places else built_in
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
         lines.append(f"  {name:<20} {what}{more}")
     lines.append("rows")

@@ -4,14 +4,16 @@ What one part says of another (a row that names an expert) is checked in `load.p
 `rules.py`. Never holds a key, only the name of the variable or file that does.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
-from conclave.gateway.experts.catalog import Capability
+from conclave.gateway.experts.catalog import Capability, facts_of, whole
 
 Category: TypeAlias = Literal[
     "assistant_chat",
@@ -34,10 +36,28 @@ VIRTUAL_MODELS: Final = ("auto", "auto:cheap", "auto:best")
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MODEL: Final = r"^[\x21-\x7e]{1,128}$"
 VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
+TAG: Final = r"^[a-z][a-z0-9_.-]{0,63}$"  # as access/tags.py takes them
+TAG_VALUE: Final = r"^[!-~]([ -~]{0,62}[!-~])?$"
+PARAM: Final = r"^[a-z][a-z0-9_]{0,63}$"
+SECRET: Final = re.compile(r"key|secret|password|credential|bearer|(?:^|_)token$")  # of a parameter's name
+RESERVED: Final = frozenset(  # of litellm's keywords, those that are settings of the gateway
+    {
+        *("model", "messages", "input", "stream", "stream_options", "api_base", "base_url", "timeout", "client"),
+        *("num_retries", "max_retries", "fallbacks", "mock_response", "callbacks", "success_callback", "cache"),
+        *("failure_callback", "input_callback", "logger_fn", "verbose", "extra_headers", "headers", "metadata"),
+    }
+)
 PATTERNS: Final = {
+    PARAM: "may hold up to 64 of a-z, 0-9 and `_`, and begins with a letter",
     NAME: "may hold up to 64 letters, digits, dots, dashes and underscores",
     MODEL: "may hold up to 128 visible ASCII characters",
+    TAG: "may hold up to 64 of a-z, 0-9, `_`, `.` and `-`, and begins with a letter",
+    TAG_VALUE: "may hold up to 64 printable ASCII characters",
     VARIABLE: "must be the name of an environment variable, not what is in it",
+}
+BUILT_IN: Final[Mapping[str, frozenset[str]]] = {  # kinds that need no server, and what they can do
+    "quoting": frozenset({"chat"}),
+    "encoder": frozenset({"embeddings"}),
 }
 StageMode: TypeAlias = Literal["on", "observe", "off"]
 
@@ -62,10 +82,23 @@ def _is_expert_name(value: str) -> str:
     return value
 
 
+def _no_secrets(params: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    for name in params:
+        if SECRET.search(name):
+            raise ValueError(f"{name} looks like a key; keys go into api_key_env, api_key_file or the environment")
+        if name in RESERVED:
+            raise ValueError(f"{name} is not a parameter of the provider's: the gateway sets it")
+    return params
+
+
+ParamName = Annotated[str, StringConstraints(pattern=PARAM)]
 ExpertName = Annotated[str, StringConstraints(pattern=NAME), AfterValidator(_is_expert_name)]
 ModelName = Annotated[str, StringConstraints(pattern=MODEL)]
+TagName = Annotated[str, StringConstraints(pattern=TAG)]
+TagValue = Annotated[str, StringConstraints(pattern=TAG_VALUE)]
 VariableName = Annotated[str, StringConstraints(pattern=VARIABLE)]
 Url = Annotated[str, AfterValidator(http_url)]
+Params = Annotated[dict[ParamName, JsonValue], AfterValidator(_no_secrets)]
 Row = Annotated[tuple[ExpertName, ...], Field(min_length=1)]
 
 
@@ -107,9 +140,15 @@ class DeploymentSettings(Part):
 
     base_url: Url | None = Field(default=None, description="As the expert's.")
     model: str | None = Field(default=None, min_length=1, description="As the expert's.")
+    params: Params | None = Field(default=None, description="As the expert's.")
     api_key_env: VariableName | None = Field(default=None, description="As the expert's.")
     api_key_file: Path | None = Field(default=None, description="As the expert's.")
     weight: float = Field(default=1.0, gt=0, le=1000, description="Its share of the calls, relative to the others.")
+
+    @property
+    def host(self) -> str:
+        """The name or address in `base_url`; empty without one."""
+        return urlsplit(self.base_url or "").hostname or ""
 
 
 class Breaker(Part):
@@ -127,11 +166,22 @@ class Price(Part):
 
 
 class ExpertSettings(Part):
-    """An expert: a model behind an OpenAI-compatible URL, or the built-in one that quotes documents."""
+    """An expert: a model behind an OpenAI-compatible URL or a provider's API, or a built-in one."""
 
-    kind: Literal["openai", "quoting"] = Field(default="openai", description="`openai`: any OpenAI-compatible server.")
-    model: str | None = Field(default=None, min_length=1, description="The model's name at the server.")
-    base_url: Url | None = Field(default=None, description="The server's URL up to and with `/v1`.")
+    kind: Literal["openai", "litellm", "quoting", "encoder"] = Field(
+        default="openai",
+        description="`openai`: any OpenAI-compatible server; `litellm`: a provider's own API (`anthropic/...`); "
+        "built in: `quoting` (answers), `encoder` (embeddings).",
+    )
+    model: str | None = Field(
+        default=None, min_length=1, description="The model's name at the server; for `litellm` after `<provider>/`."
+    )
+    base_url: Url | None = Field(
+        default=None, description="The server's URL up to and with `/v1`; `litellm`: null is the provider's own."
+    )
+    params: Params | None = Field(
+        default=None, description="`litellm` only: what the provider needs beside the key, such as `aws_region_name`."
+    )
     api_key_env: VariableName | None = Field(default=None, description="The environment variable that holds the key.")
     api_key_file: Path | None = Field(
         default=None, description="The file that holds the key; comes before `api_key_env`."
@@ -165,24 +215,43 @@ class ExpertSettings(Part):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        if self.kind == "quoting":
-            wrong = [
-                key for key in ("model", "base_url", "api_key_env", "api_key_file") if getattr(self, key) is not None
-            ]
-            if wrong or self.deployments:
-                raise ValueError(f"a quoting expert takes no {', '.join(wrong or ['deployments'])}")
-            return self
-        if self.documents is not None:
+        if self.documents is not None and self.kind != "quoting":
             raise ValueError("documents belongs to an expert of kind quoting")
-        for key in ("model", "base_url"):
+        if self.kind in BUILT_IN:
+            fixed = ("capabilities",) if self.kind == "encoder" else ()
+            keys = ("model", "base_url", "params", "api_key_env", "api_key_file", *fixed)
+            wrong = [key for key in keys if getattr(self, key) is not None]
+            if wrong or self.deployments:
+                raise ValueError(f"an expert of kind {self.kind} takes no {', '.join(wrong or ['deployments'])}")
+            return self
+        needed = ("model",) if self.kind == "litellm" else ("model", "base_url")
+        for key in needed:
             if any(getattr(place, key) is None for place in self.resolved_deployments()):
                 raise ValueError(f"{key} is missing")
+        for place in self.resolved_deployments():
+            if self.kind != "litellm" and place.params:
+                raise ValueError("params belongs to an expert of kind litellm")
+            if self.kind == "litellm" and not all(str(place.model).partition("/")[::2]):
+                raise ValueError("model must name its provider, too, such as anthropic/claude-haiku-4-5")
         return self
+
+    def can(self) -> frozenset[str]:
+        """What it can do: as it says itself, else as the catalog knows its first deployment's model."""
+        if self.capabilities is not None:
+            return whole(self.capabilities)
+        if self.kind in BUILT_IN:
+            return BUILT_IN[self.kind]
+        place = self.resolved_deployments()[0]
+        return whole(facts_of(place.model or "", place.base_url, kind=self.kind).capabilities)
 
     def resolved_deployments(self) -> tuple[DeploymentSettings, ...]:
         """Every place where this expert is served, with all that the expert says for them filled in."""
         mine = DeploymentSettings(
-            base_url=self.base_url, model=self.model, api_key_env=self.api_key_env, api_key_file=self.api_key_file
+            base_url=self.base_url,
+            model=self.model,
+            params=self.params,
+            api_key_env=self.api_key_env,
+            api_key_file=self.api_key_file,
         )
         return tuple(_filled(place, mine) for place in self.deployments) or (mine,)
 
@@ -190,8 +259,14 @@ class ExpertSettings(Part):
 def _filled(place: DeploymentSettings, expert: DeploymentSettings) -> DeploymentSettings:
     own_key = place.api_key_env is not None or place.api_key_file is not None
     keys = {} if own_key else {"api_key_env": expert.api_key_env, "api_key_file": expert.api_key_file}
+    params = {**(expert.params or {}), **(place.params or {})} or None
     return place.model_copy(
-        update={"base_url": place.base_url or expert.base_url, "model": place.model or expert.model, **keys}
+        update={
+            "base_url": place.base_url or expert.base_url,
+            "model": place.model or expert.model,
+            "params": params,
+            **keys,
+        }
     )
 
 
@@ -255,4 +330,8 @@ class PolicyDocument(Part):
     )
     limits: Limits = Field(default_factory=Limits, description="What one call, and one key, may use.")
     audit: Audit = Field(default_factory=Audit, description="What the record keeps.")
+    tags: dict[TagName, tuple[TagValue, ...]] = Field(
+        default_factory=dict,
+        description="Request tags that are metric labels, with the values told apart; all other values count as `other`.",
+    )
     tenants: dict[ModelName, TenantOverrides] = Field(default_factory=dict, description="What is different by tenant.")

@@ -12,10 +12,12 @@ from typing import Any, Final, TypeAlias, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from conclave.gateway.policy.document import PATTERNS, VIRTUAL_MODELS, ExpertSettings, PolicyDocument
+from conclave.gateway.experts.egress import Allowed, Refused, check_url
+from conclave.gateway.policy.document import BUILT_IN, PATTERNS, VIRTUAL_MODELS, ExpertSettings, PolicyDocument
 from conclave.gateway.policy.source import Loc, Problem, dotted
 
-QUOTING: Final = "quoting"  # the name of the expert that is always there
+QUOTING: Final = "quoting"  # the names of the experts that are always there: this one answers,
+ENCODER: Final = "encoder"  # and this one embeds
 MANY: Final = 20  # names in a message; more are not helpful
 
 Where: TypeAlias = Callable[[Loc], str]
@@ -74,13 +76,15 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def complete(document: PolicyDocument, found: Mapping[str, ExpertSettings]) -> PolicyDocument:
     """The document with what goes without saying.
 
-    That is: the experts `found` if it names none, the quoting expert, and a default row of every model in order (of the
-    quoting expert if there is no model).
+    That is: the experts `found` if it names none, the quoting expert and the encoder, and a default row of every model
+    that chats in order (of the quoting expert if there is none).
     """
     experts = dict(document.experts) or dict(found)
     experts.setdefault(QUOTING, ExpertSettings(kind="quoting"))
-    models = tuple(name for name, expert in experts.items() if expert.kind != "quoting")
-    default = document.default or models or tuple(experts)
+    experts.setdefault(ENCODER, ExpertSettings(kind="encoder"))
+    chatting = {name: expert for name, expert in experts.items() if "chat" in expert.can()}
+    models = tuple(name for name, expert in chatting.items() if expert.kind not in BUILT_IN)
+    default = document.default or models or tuple(chatting)
     return document.model_copy(update={"experts": experts, "default": default})
 
 
@@ -127,6 +131,18 @@ def missing_documents(document: PolicyDocument, where: Where) -> Iterator[Proble
         if expert.documents is not None and not expert.documents.is_dir():
             loc: Loc = ("policy", "experts", name, "documents")
             yield Problem(where(loc), dotted(loc), f"{expert.documents} is not a folder")
+
+
+def forbidden_addresses(document: PolicyDocument, allowed: Allowed, where: Where) -> Iterator[Problem]:
+    """Addresses, not names, where no expert may be; names are judged when they are resolved."""
+    for name, expert in document.experts.items():
+        for index, place in enumerate(expert.resolved_deployments()):
+            own = expert.deployments and expert.deployments[index].base_url is not None
+            loc: Loc = ("policy", "experts", name, *(("deployments", index) if own else ()), "base_url")
+            try:
+                check_url(place.base_url or "", allowed)
+            except Refused as error:
+                yield Problem(where(loc), dotted(loc), str(error))
 
 
 def missing_keys(document: PolicyDocument, environ: Mapping[str, str], where: Where) -> Iterator[Problem]:

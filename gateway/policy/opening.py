@@ -12,15 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import structlog
 
 from conclave.gateway.experts.api import Expert
 from conclave.gateway.experts.configured import configured
+from conclave.gateway.experts.deployment import Table
 from conclave.gateway.experts.openai_http import HttpSessions
 from conclave.gateway.experts.pool import Pool
 from conclave.gateway.policy.document import ExpertSettings, PolicyDocument
+
+if TYPE_CHECKING:
+    from conclave.router.encoder import StaticEncoder
 
 KEY_FILE_BYTES: Final = 65_536  # of a key file that are compared; a key is a line
 
@@ -45,11 +49,14 @@ class Opened:
 class Opener:
     """Made on the event loop on which the experts serve; `open` may be called from any thread."""
 
-    def __init__(self, environ: Mapping[str, str], sessions: HttpSessions) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], sessions: HttpSessions, encoder: "StaticEncoder | None" = None
+    ) -> None:
         self._environ = environ
         self._sessions = sessions
+        self._encoder = encoder
         self._loop = asyncio.get_running_loop()
-        self._unused: list[weakref.finalize[..., object]] = []
+        self._unused: list[weakref.finalize[[Sequence[Expert]], Table]] = []
         self._closing: set[asyncio.Task[None]] = set()
 
     def open(self, document: PolicyDocument, before: Opened | None = None) -> Opened:
@@ -61,7 +68,8 @@ class Opener:
             if before is not None and before.serves(name, expert, keys[name])
         }
         rest = {name: expert for name, expert in document.experts.items() if name not in kept}
-        pool = configured(document.model_copy(update={"experts": rest}), self._environ, self._sessions)
+        wanted = document.model_copy(update={"experts": rest})
+        pool = configured(wanted, self._environ, self._sessions, encoder=self._encoder)
         self._unused = [one for one in self._unused if one.alive]
         for table in pool.tables.values():
             experts = [seat.deployment.expert for seat in table.seats]

@@ -5,10 +5,10 @@ Remembers at most one Rules for each tenant in the document and one for all othe
 
 from math import inf
 
-from conclave.gateway.experts.catalog import Facts, shipped
+from conclave.gateway.experts.catalog import Facts, facts_of
 from conclave.gateway.experts.pool import Pool
 from conclave.gateway.policy.canonical import digest_of
-from conclave.gateway.policy.document import ExpertSettings, Limits, Part, PolicyDocument, TenantOverrides
+from conclave.gateway.policy.document import BUILT_IN, ExpertSettings, Limits, Part, PolicyDocument, TenantOverrides
 from conclave.gateway.policy.rules import Candidate, Classify, Rules
 
 INPUT_SHARE = 0.75  # of a call's tokens, for one price out of two: prompts are about three times as long as answers
@@ -90,17 +90,18 @@ def said(part: Part) -> dict[str, object]:
 
 def candidate(name: str, expert: ExpertSettings) -> Candidate:
     """What a decision needs to know of an expert: as the policy says, else as the catalog knows its model."""
-    if expert.kind == "quoting":
-        known = Facts(capabilities=frozenset(), input=0.0, output=0.0)
+    if expert.kind in BUILT_IN:
+        known = Facts(input=0.0, output=0.0)
     else:
-        known = shipped().facts(expert.resolved_deployments()[0].model or "")
+        place = expert.resolved_deployments()[0]
+        known = facts_of(place.model or "", place.base_url, kind=expert.kind)
     if expert.price is not None:
         paid: tuple[float | None, float | None] = expert.price.input, expert.price.output
     else:
         paid = known.input, known.output
     return Candidate(
         name=name,
-        capabilities=known.capabilities if expert.capabilities is None else frozenset(expert.capabilities),
+        capabilities=expert.can(),
         price=inf if paid[0] is None or paid[1] is None else paid[0] * INPUT_SHARE + paid[1] * (1 - INPUT_SHARE),
         quality=-inf if expert.quality is None else expert.quality,
     )

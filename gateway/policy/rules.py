@@ -23,15 +23,19 @@ from conclave.gateway.errors import (
 )
 from conclave.gateway.policy.document import VIRTUAL_MODELS, Limits, StageMode
 from conclave.gateway.policy.load import MANY, meant
+from conclave.gateway.trace import NO_HEADERS
 from conclave.router import api as router
 from conclave.safety.api import Origin, Segment
 from conclave.safety.boundary.caps import BoundaryError, Caps, check_shape
-from conclave.safety.boundary.segments import read_messages
+from conclave.safety.boundary.segments import read_inputs, read_messages
 
 if TYPE_CHECKING:
     from conclave.gateway.access.scope import Scope
 
+INPUTS: Final[Mapping[str, str]] = {"completions": "prompt", "embeddings": "input", "moderations": "input"}
 PART_NEEDS: Final[Mapping[str, str]] = {"image_url": "images", "input_audio": "audio", "file": "files"}
+ALONE: Final = frozenset({"embeddings", "moderations"})  # operations that no chat can stand in for
+BEYOND_CHAT: Final = "a chat has no suffix, echo, best_of and logprobs of that kind, and takes one prompt, as a text"
 ERROR_CHARS: Final = 300  # of an expert's own words in ours
 KEY_LIKE: Final = re.compile(
     r"(?i)\b(?:[a-z]{2,4}[-_][\w*-]{16,}|bearer\s+\S{8,})"
@@ -48,6 +52,14 @@ class Candidate:
     capabilities: frozenset[str]
     price: float
     quality: float
+
+    def lacks(self, request: ModelRequest) -> frozenset[str]:
+        """What the request needs and the expert cannot do; nothing if it can be asked."""
+        lacking = request.needs - self.capabilities
+        if "chat" in self.capabilities or request.operation in ALONE:
+            return lacking
+        # a plain text completion is asked as a chat where there is no other way
+        return lacking if request.operation in self.capabilities else lacking | {request.operation}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +82,14 @@ class Rules:
     def read(self, request: ModelRequest) -> tuple[Segment, ...]:
         """Every text of the request with its origin; raises InvalidRequest, TooLarge, Unsupported with the place."""
         caps = Caps(messages=self.limits.messages, text_chars=self.limits.text_chars, nesting=self.limits.nesting)
+        body, field = request.body, INPUTS.get(request.operation)
         try:
-            check_shape(request.body, nesting=caps.nesting)
-            reading = read_messages(request.body.get("messages"), caps)
+            if field is None:
+                check_shape(body, nesting=caps.nesting)
+                reading = read_messages(body.get("messages"), caps)
+            else:
+                reading = read_inputs(body.get(field), caps, place=field)  # bounds token ids in a way of its own
+                check_shape({key: body[key] for key in body if key != field}, nesting=caps.nesting)
         except BoundaryError as error:
             kind = TooLarge if error.too_large else InvalidRequest
             raise kind(error.message, param=error.place or None) from error
@@ -87,9 +104,11 @@ class Rules:
             return self._named(model, request, scope)
         if model not in VIRTUAL_MODELS:
             raise UnknownModel(self._no_such(model[:64], scope), param="model")
+        if request.operation in ALONE:
+            return self._by_operation(model, request, scope)
         found = self._classified(segments)
         row, reason = self._row(found)
-        names, row, reason = self._able(row, reason, request.needs, scope)
+        names, row, reason = self._able(row, reason, request, scope)
         names, reason = self._sorted(names, reason, model)
         first, *others = names
         return router.Decision(
@@ -112,10 +131,13 @@ class Rules:
         except router.NoStepLeft:
             self._give_up(outcomes, shown=shown)
 
-    def compose(self, request: ModelRequest, step: router.Step, *, so_far: str = "") -> prompt.Prompt:
+    def compose(
+        self, request: ModelRequest, step: router.Step, *, so_far: str = "", headers: Mapping[str, str] = NO_HEADERS
+    ) -> prompt.Prompt:
         """What the step's expert is sent; `so_far` is what the client has seen of an answer that broke off."""
-        prefills = "prefill" in self.experts[step.expert].capabilities
-        return prompt.compose(request, so_far=so_far, prefills=prefills)
+        can = self.experts[step.expert].capabilities
+        as_chat = request.operation == "completions" and "completions" not in can
+        return prompt.compose(request, so_far=so_far, prefills="prefill" in can, as_chat=as_chat, headers=headers)
 
     def models(self, scope: "Scope") -> list[str]:
         """What a caller may put into `model`: the virtual models, the aliases, and the experts in reach."""
@@ -142,8 +164,8 @@ class Rules:
     def _named(self, name: str, request: ModelRequest, scope: "Scope") -> router.Decision:
         if not self._reaches(name, scope):
             raise Forbidden(f"this key does not reach the expert {name!r}", param="model")
-        if missing := request.needs - self.experts[name].capabilities:
-            raise Unsupported(f"the expert {name!r} cannot do: {', '.join(sorted(missing))}", param="model")
+        if missing := self.experts[name].lacks(request):
+            raise Unsupported(f"the expert {name!r} cannot do: {_listed(missing)}", param="model")
         return router.Decision(steps=(router.Step(name, "named"),), reason="named", row="named")
 
     def _classified(self, segments: Sequence[Segment]) -> router.Classification | None:
@@ -163,17 +185,33 @@ class Rules:
             return "default", "unsure"
         return (found.category, "category") if found.category in self.rows else ("default", "not_listed")
 
-    def _able(self, row: str, reason: str, needs: frozenset[str], scope: "Scope") -> tuple[list[str], str, str]:
+    def _by_operation(self, model: str, request: ModelRequest, scope: "Scope") -> router.Decision:
+        """For what has no category: who can do it, in the policy's order.
+
+        An embedding has no fallback: another model's vectors mean something else, and would spoil an index unseen.
+        """
+        names, row, _ = self._able("any", "operation", request, scope)
+        names, reason = self._sorted(names, "operation", model)
+        if request.operation == "embeddings":
+            del names[1:]
+        first, *others = names
+        return router.Decision(
+            steps=(router.Step(first, reason), *(router.Step(name, "fallback") for name in others)),
+            reason=reason,
+            row=row,
+        )
+
+    def _able(self, row: str, reason: str, request: ModelRequest, scope: "Scope") -> tuple[list[str], str, str]:
         """Who of the row is in reach and can do it; else of the default row, else of all. Never empty."""
         wider = {row: self.rows.get(row, self.default), "default": self.default, "any": tuple(self.experts)}
         for name, members in wider.items():
-            if able := [m for m in members if self._reaches(m, scope) and needs <= self.experts[m].capabilities]:
+            if able := [m for m in members if self._reaches(m, scope) and not self.experts[m].lacks(request)]:
                 return able, name, reason if name == row else "detour"
-        reach = [self.experts[name].capabilities for name in self.experts if self._reaches(name, scope)]
+        reach = [self.experts[name].lacks(request) for name in self.experts if self._reaches(name, scope)]
         if not reach:
             raise Forbidden("this key reaches no expert", param="model")
-        missing = needs - frozenset().union(*reach)
-        what = ", ".join(sorted(missing)) or f"{', '.join(sorted(needs))} at once"
+        missing = frozenset.intersection(*reach)  # what each of them lacks
+        what = _listed(missing) or f"{', '.join(sorted(request.needs))} at once"
         raise Unsupported(f"no expert in reach can do: {what}")
 
     def _sorted(self, names: list[str], reason: str, model: str) -> tuple[list[str], str]:
@@ -195,6 +233,12 @@ class Rules:
         raise NoExpertLeft(
             f"no expert could answer ({len(outcomes)} asked); the last one said: {words}", retry_after_s=soonest_s
         )
+
+
+def _listed(missing: frozenset[str]) -> str:
+    """What is missing, in words that a client can act on."""
+    words = ", ".join(sorted(missing))
+    return f"{words} ({BEYOND_CHAT})" if "completions" in missing else words
 
 
 def asked_text(segments: Sequence[Segment]) -> str:

@@ -4,15 +4,17 @@ The newest version is the one in force, in every replica of this database: the l
 changed. It blocks; nothing here is called on the way of a call. Importing this module imports SQLAlchemy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, or_, select, update
 
 from conclave.gateway.policy.canonical import UnreadableError, canonical, digest_of, digest_of_bytes, document_of
 from conclave.gateway.policy.document import PolicyDocument
+from conclave.gateway.policy.load import complete
 from conclave.gateway.state.sql import Database, note_change
 from conclave.gateway.state.tables import policy_versions
 
@@ -57,7 +59,7 @@ class PolicyStore:
 
     def newest(self) -> StoredVersion | None:
         with self._database.read() as connection:
-            return _newest(connection)
+            return _newest(connection)[0]
 
     def get(self, number: int) -> StoredVersion | None:
         with self._database.read() as connection:
@@ -72,9 +74,8 @@ class PolicyStore:
 
     def add(self, document: PolicyDocument, *, origin: Origin, source: str, author: str | None) -> StoredVersion:
         """The document as the newest version; if it is the newest already, that one."""
-        with self._database.write() as connection:
-            note_change(connection, TOPIC)  # also the lock that writers queue for
-            newest = _newest(connection)
+        with self._writing() as connection:
+            newest, _ = _newest(connection)
             if newest is not None and newest.digest == digest_of(document):
                 return newest
             return self._insert(connection, document, newest, _About(origin, source, author))
@@ -85,17 +86,24 @@ class PolicyStore:
         So a rollback stays in force until the file says something else, and replicas that see the same change of a
         shared file at different times make one version of it.
         """
-        with self._database.write() as connection:
-            note_change(connection, TOPIC)
-            newest, digest = _newest(connection), digest_of(document)
+        digest = digest_of(document)
+        with self._writing() as connection:
+            newest, filed = _newest(connection)
             if newest is not None and newest.digest == digest:
                 statement = update(policy_versions).where(policy_versions.c.number == newest.number)
                 connection.execute(statement.values(filed=1))
                 return newest
-            filed = _newest(connection, filed=True)
             if newest is not None and filed is not None and digest in {filed.digest, _digest_now(filed)}:
                 return newest
             return self._insert(connection, document, newest, _About("file", source, None))
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction that no other writer of versions is in: SQLite has one writer, PostgreSQL queues at a row."""
+        with self._database.write() as connection:
+            if not self._database.is_sqlite:
+                note_change(connection, TOPIC)
+            yield connection
 
     def _insert(
         self, connection: Connection, document: PolicyDocument, newest: StoredVersion | None, about: "_About"
@@ -122,17 +130,24 @@ class _About:
     author: str | None
 
 
-def _newest(connection: Connection, *, filed: bool = False) -> StoredVersion | None:
-    """The newest of all, or of those that a file said."""
-    statement = select(policy_versions).order_by(policy_versions.c.number.desc()).limit(1)
-    row = connection.execute(statement.where(policy_versions.c.filed == 1) if filed else statement).first()
-    return None if row is None else _stored(row)
+def _newest(connection: Connection) -> tuple[StoredVersion | None, StoredVersion | None]:
+    """The newest of all, and the newest of those that a file said; in one statement, because each one costs a thread
+    the interpreter's lock, which it must win back from a busy event loop.
+    """
+    at = policy_versions.c
+    newest = select(func.max(at.number)).scalar_subquery()
+    newest_filed = select(func.max(at.number)).where(at.filed == 1).scalar_subquery()
+    found = connection.execute(
+        select(policy_versions).where(or_(at.number == newest, at.number == newest_filed)).order_by(at.number.desc())
+    ).all()
+    filed = next((row for row in found if row.filed == 1), None)
+    return _stored(found[0]) if found else None, _stored(filed) if filed is not None else None
 
 
 def _digest_now(version: StoredVersion) -> str | None:
-    """The digest that this Conclave gives it: a newer one writes more defaults out, and that is no new policy."""
+    """The digest that this Conclave gives it: a newer one writes out more of what goes without saying."""
     try:
-        return digest_of(version.read())
+        return digest_of(complete(version.read(), {}))
     except UnreadableError:
         return None
 

@@ -5,6 +5,7 @@ network file system, a bind mount or a ConfigMap's swapped links do, and costs o
 two looks in a row see the same, so that a file that is being written is not read.
 """
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -28,9 +29,10 @@ class WatchedFile:
         before, self._last = self._last, look_at(self.path)
         return self._last != self._taken and self._last == before
 
-    def take(self) -> None:
-        """What the last look saw is known now: read it after this, so that a later change is seen as one."""
+    def take(self) -> Seen:
+        """What the last look saw, which is known from now on: read it after this, so that a later change is seen."""
         self._taken = self._last
+        return self._taken
 
 
 def look_at(path: Path) -> Seen:
@@ -39,6 +41,8 @@ def look_at(path: Path) -> Seen:
         found = os.stat(path)
     except OSError as error:
         return error.strerror or type(error).__name__
+    if stat.S_ISDIR(found.st_mode):
+        return os.strerror(errno.EISDIR)
     if not stat.S_ISREG(found.st_mode):
-        return "is no file"  # opening a pipe would wait for its writer
+        return "Not a file"  # opening a pipe would wait for its writer
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -1,110 +1,231 @@
-"""OpenTelemetry spans: FastAPI's own for the HTTP request, and ours for a call and the experts that it asked.
+"""What the spans of a call say: made from its row in the record, after the call, so that they cost it nothing.
 
-Ours are made from the record after the call, so they cost the call nothing. Only the API of OpenTelemetry is used:
-without an SDK nothing is exported. No span holds user text, a key, or an exception's message.
+    POST /v1/chat/completions           FastAPI's own, or the caller's span
+      conclave.call
+        conclave.admit, .receive, .boundary, .route     a stage each: what it decided, and why
+        chat MODEL                      each expert asked, after the GenAI conventions; `traceparent` told it the id
+        conclave.record                 where the row stands
+
+Decides what may be said: numbers, names of the policy, words of our own lists. Never user text, a key or an exception's
+message; what an expert calls itself only if it looks like a name. Needs no OpenTelemetry SDK and exports nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
-
-from fastapi.telemetry import TelemetryConfig
-from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_in_context
-from opentelemetry.util.types import AttributeValue
+from itertools import pairwise
+from typing import Any, Final, TypeAlias
 
 from conclave.gateway.telemetry import names
+from conclave.gateway.trace import Trace
 
 MS: Final = 1_000_000  # nanoseconds
+STAGE_PARTS: Final = 1_000  # the number of the first stage's span among the call's parts; experts have the first ones
+RECORD_PART: Final = 2_000
+
+Value: TypeAlias = bool | int | float | str | list[str]
+Row: TypeAlias = Mapping[str, Any]
 
 
-def native(*, enabled: bool) -> TelemetryConfig:
-    """What to hand to `FastAPI(telemetry=...)`.
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One span. Times are Unix time in nanoseconds; `outside` says that another process was asked."""
 
-    Off means no code of it on the way. On means one span and one duration a request, exported as the OTEL_* variables
-    say. Its logs stay off (they hold exceptions' messages), and so do spans for each part of an endpoint.
-    """
-    return {
-        "tracing": enabled,
-        "metrics": enabled,
-        "logs": False,
-        "operation_spans": False,
-        "auto_configure": enabled,
-    }
+    name: str
+    trace_id: int
+    span_id: int
+    parent_id: int
+    started_ns: int
+    ended_ns: int
+    attributes: Mapping[str, Value]
+    outside: bool = False
+    failed: bool = False
 
 
-def emit(tracer: Tracer, row: Mapping[str, Any], providers: Mapping[str, str]) -> None:
-    """The spans of one `call` row: the call, and in it one for each attempt. `providers`: by expert."""
-    ended_ns = int(datetime.fromisoformat(row["time"]).timestamp() * 1e9)
-    opened_ns = ended_ns - int(row["duration_ms"] * MS)
-    decision = row.get("decision") or {}
-    whole = tracer.start_span(
+def told(row: Row, providers: Mapping[str, str], *, chain: str = "", seq: int = 0) -> Iterator[Told]:
+    """The spans of one `call` row; none if it has none, or nobody wants its trace. `providers`: by expert."""
+    where = row.get("trace")
+    if not where or "span_id" not in where or not where["sampled"]:
+        return
+    trace = Trace(int(where["trace_id"], 16), int(where["parent_id"], 16), int(where["span_id"], 16))
+    opened_ns = where["opened_ns"]
+    ended_ns = opened_ns + int(row["duration_ms"] * MS)
+    yield Told(
         names.CALL_SPAN,
-        context=Context(),  # no parent: the thread that follows the record has nothing to do with the request
-        kind=SpanKind.INTERNAL,
-        start_time=opened_ns,
-        attributes=_known(
-            {
-                names.REQUEST_ID: row.get("request_id"),
-                names.TENANT: row.get("tenant"),
-                names.ENDING: row.get("ending"),
-                names.STATUS: row.get("status"),
-                names.CATEGORY: decision.get("category"),
-                names.REASON: decision.get("reason"),
-                names.UNSURE: decision.get("unsure"),
-            }
-        ),
+        trace.trace_id,
+        trace.span_id,
+        trace.parent_id,
+        opened_ns,
+        ended_ns,
+        _call(row),
+        failed=row["ending"] == "failed",
     )
-    if row.get("ending") == "failed":
-        whole.set_status(Status(StatusCode.ERROR))
-    inside = set_span_in_context(whole, Context())
-    for attempt in row["attempts"]:
-        last = attempt is row["attempts"][-1]
-        _emit_attempt(tracer, inside, row, attempt, opened_ns, last=last, provider=providers.get(attempt["expert"]))
-    whole.end(end_time=ended_ns)
+    yield from _stages(row, trace, opened_ns, ended_ns)
+    for number, attempt in enumerate(row["attempts"]):
+        yield _attempt(row, number, trace, opened_ns, providers.get(attempt["expert"], names.OTHER))
+    written_ns = int(datetime.fromisoformat(row["time"]).timestamp() * 1e9)
+    about: dict[str, Value] = {names.DECISION: "recorded", names.SEQ: seq, names.CHAIN: chain}
+    name, part = names.stage_span(names.RECORD), trace.part(RECORD_PART)
+    yield Told(name, trace.trace_id, part, trace.span_id, ended_ns, max(ended_ns, written_ns), about)
 
 
-def _emit_attempt(  # noqa: PLR0913  a span's parts
-    tracer: Tracer,
-    inside: Context,
-    row: Mapping[str, Any],
-    attempt: Mapping[str, Any],
-    opened_ns: int,
-    *,
-    last: bool,
-    provider: str | None,
-) -> None:
-    started_ms, failure = attempt["started_ms"], attempt.get("failure")
-    usage = (row.get("usage") or {}) if last and failure is None else {}
-    first_ms = attempt.get("first_byte_ms") if row.get("stream") else None
-    span = tracer.start_span(
-        f"{names.CHAT} {attempt['model']}".rstrip(),
-        context=inside,
-        kind=SpanKind.INTERNAL if provider == names.PROVIDERS["quoting"] else SpanKind.CLIENT,
-        start_time=opened_ns + int(started_ms * MS),
-        attributes=_known(
-            {
-                names.OPERATION: names.CHAT,
-                names.PROVIDER: provider or names.OTHER,
-                names.REQUEST_MODEL: attempt["model"] or None,
-                names.REQUEST_STREAM: row.get("stream"),
-                names.FINISH_REASONS: [row["finish_reason"]] if usage and row.get("finish_reason") else None,
-                names.TIME_TO_FIRST_CHUNK: None if first_ms is None else (first_ms - started_ms) / 1000,
-                names.INPUT_TOKENS: usage.get("prompt_tokens"),
-                names.OUTPUT_TOKENS: usage.get("completion_tokens"),
-                names.CACHED_TOKENS: usage.get("cached_tokens"),
-                names.REASONING_TOKENS: usage.get("reasoning_tokens"),
-                names.EXPERT: attempt["expert"],
-                names.DEPLOYMENT: attempt.get("deployment") or None,
-                names.ERROR_TYPE: failure,
-            }
-        ),
+def _call(row: Row) -> dict[str, Value]:
+    decision = row.get("decision") or {}
+    return _known(
+        {
+            names.REQUEST_ID: row.get("request_id"),
+            names.TENANT: row.get("tenant"),
+            names.ENDING: row["ending"],
+            names.STATUS: row["status"],
+            names.CATEGORY: decision.get("category"),
+            names.REASON: decision.get("reason"),
+            names.UNSURE: decision.get("unsure"),
+            names.ERROR_TYPE: (_code(row) or names.OTHER) if row["ending"] == "failed" else None,
+        }
     )
-    if failure is not None:
-        span.set_status(Status(StatusCode.ERROR))
-    ended_ms = attempt.get("ended_ms")
-    span.end(end_time=opened_ns + int((started_ms if ended_ms is None else ended_ms) * MS))
 
 
-def _known(attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
+def _stages(row: Row, trace: Trace, opened_ns: int, ended_ns: int) -> Iterator[Told]:
+    """A span for each stage that was left, and one for the stage that the call ended in."""
+    left = dict(sorted((row.get("stages") or {}).items(), key=_moment))
+    times = [opened_ns, *(opened_ns + int(ms * MS) for ms in left.values())]
+    part = STAGE_PARTS
+    for stage, (began, ended) in zip(left, pairwise(times), strict=True):
+        about = _route(row.get("decision") or {}) if stage == names.ROUTE else {names.DECISION: "passed"}
+        yield Told(names.stage_span(stage), trace.trace_id, trace.part(part), trace.span_id, began, ended, about)
+        part += 1
+    stopped = next((stage for stage in names.STAGES if stage not in left), None)
+    if stopped is not None and row["ending"] != "answered":
+        about = _known({names.DECISION: row["ending"], names.STAGE_REASON: _code(row)})
+        yield Told(
+            names.stage_span(stopped),
+            trace.trace_id,
+            trace.part(part),
+            trace.span_id,
+            times[-1],
+            max(times[-1], ended_ns),
+            about,
+            failed=row["ending"] == "failed",
+        )
+
+
+def _moment(stage: tuple[str, float]) -> tuple[float, int]:
+    """By when it was left, and two within a microsecond by their order: a row of the record is sorted by name."""
+    name, left_ms = stage
+    return left_ms, names.STAGES.index(name) if name in names.STAGES else len(names.STAGES)
+
+
+def _route(decision: Row) -> dict[str, Value]:
+    """Who was chosen, and why."""
+    steps = decision.get("steps") or [{}]
+    return _known(
+        {
+            names.DECISION: steps[0].get("expert"),
+            names.STAGE_REASON: decision.get("reason"),
+            names.CATEGORY: decision.get("category"),
+            names.CONFIDENT: decision.get("confidence"),
+            names.UNSURE: decision.get("unsure"),
+            names.RUNNER_UP: decision.get("runner_up"),
+            names.ROW: decision.get("row"),
+        }
+    )
+
+
+def _attempt(row: Row, number: int, trace: Trace, opened_ns: int, provider: str) -> Told:
+    attempt = row["attempts"][number]
+    started_ms, ended_ms = attempt["started_ms"], attempt.get("ended_ms")
+    operation = names.OPERATIONS.get(row.get("operation") or "chat", row.get("operation"))
+    about = _asked(row, attempt, number, provider) | _got(row, attempt, last=attempt is row["attempts"][-1])
+    return Told(
+        f"{operation} {attempt['model']}".rstrip(),
+        trace.trace_id,
+        trace.part(number + 1),
+        trace.span_id,
+        opened_ns + int(started_ms * MS),
+        opened_ns + int((row["duration_ms"] if ended_ms is None else ended_ms) * MS),
+        {names.OPERATION: str(operation), **about},
+        outside=provider != names.IN_PROCESS,
+        failed=attempt.get("failure") is not None,
+    )
+
+
+def _asked(row: Row, attempt: Row, number: int, provider: str) -> dict[str, Value]:
+    wanted = row["trace"].get("request") or {}
+    steps = (row.get("decision") or {}).get("steps") or ()
+    reason = next((step.get("reason") for step in steps if step.get("expert") == attempt["expert"]), None)
+    host, port = _place(attempt.get("deployment") or "")
+    return _known(
+        {
+            names.PROVIDER: provider,
+            names.REQUEST_MODEL: attempt["model"] or None,
+            names.REQUEST_STREAM: row.get("stream") or None,
+            **{name: _number(field, wanted[field]) for field, name in names.NUMBERS.items() if field in wanted},
+            names.CHOICES: wanted.get("n") if wanted.get("n") != 1 else None,
+            names.REASONING_LEVEL: wanted.get("reasoning_effort"),
+            names.OUTPUT_TYPE: wanted.get("output"),
+            names.SERVER_ADDRESS: host,
+            names.SERVER_PORT: port,
+            names.EXPERT: attempt["expert"],
+            names.DEPLOYMENT: attempt.get("deployment") or None,
+            names.ATTEMPT: number,
+            names.STAGE_REASON: reason,
+        }
+    )
+
+
+def _got(row: Row, attempt: Row, *, last: bool) -> dict[str, Value]:
+    failure, first_ms = attempt.get("failure"), attempt.get("first_byte_ms")
+    usage = attempt.get("usage") or {}
+    counted = {} if usage.get("estimated") else usage
+    answered = last and failure is None and row["ending"] == "answered"
+    finish = _finish(row.get("finish_reason")) if answered else names.FAILED_FINISH
+    streamed = row.get("stream") and first_ms is not None
+    return _known(
+        {
+            names.DECISION: "accepted" if answered else failure or row["ending"],
+            names.RESPONSE_ID: _name(row["trace"].get("response_id")) if answered else None,
+            names.RESPONSE_MODEL: _name(row.get("answer_model")) if answered else None,
+            names.FINISH_REASONS: [finish] if finish else None,
+            names.TIME_TO_FIRST_CHUNK: (first_ms - attempt["started_ms"]) / 1000 if streamed else None,
+            names.CHUNKS: attempt.get("chunks") if streamed else None,
+            names.INPUT_TOKENS: counted.get("prompt_tokens"),
+            names.OUTPUT_TOKENS: counted.get("completion_tokens"),
+            names.CACHED_TOKENS: counted.get("cached_tokens"),
+            names.REASONING_TOKENS: counted.get("reasoning_tokens"),
+            names.ERROR_TYPE: failure,
+        }
+    )
+
+
+def _number(field: str, value: float) -> Value:
+    """With the type that the convention gives it: backends keep an attribute's first type."""
+    return float(value) if field in names.FRACTIONS else int(value)
+
+
+def _finish(reason: object) -> str | None:
+    """A word of the API; an expert may write anything there."""
+    if reason is None:
+        return None
+    return str(reason) if reason in names.FINISHES else names.OTHER
+
+
+def _name(text: object) -> str | None:
+    return text if isinstance(text, str) and names.PLAIN.fullmatch(text) else None
+
+
+def _code(row: Row) -> str | None:
+    """The error's code; once an expert was asked it may be the expert's own."""
+    return row.get("code") if not row["attempts"] else None
+
+
+def _place(deployment: str) -> tuple[str | None, int | None]:
+    """Host and port of `0:host:port`, the label of a deployment."""
+    _, colon, place = deployment.partition(":")
+    if not colon:
+        return None, None
+    host, _, port = place.rpartition(":")
+    return (host, int(port)) if host and port.isdecimal() else (place, None)
+
+
+def _known(attributes: Mapping[str, Value | None]) -> dict[str, Value]:
     return {name: value for name, value in attributes.items() if value is not None}

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from conclave.kernels.checks import check_experts
+from conclave.kernels.cpu.prepared import Prepared
 from conclave.kernels.experts.reference import sorted_loop
 
 Impl = Literal["auto", "reference", "cpu", "triton"]
@@ -31,10 +32,12 @@ def fused_experts(
     *,
     act: str = "silu",
     impl: Impl = "auto",
+    prepared: Prepared | None = None,
 ) -> torch.Tensor:
     """`x [T, H]`, `w1 [E, 2I, H]` (gate rows, then up rows), `w2 [E, H, I]`, `ids` and `weights [T, k]` -> `[T, H]`.
 
-    An id outside `[0, E)` is no work. Raises `ValueError` on tensors that make no expert layer.
+    An id outside `[0, E)` is no work. Only the CPU path looks at `prepared`. Raises `ValueError` on tensors that are
+    no expert layer.
     """
     check_experts(x, w1, w2, ids, weights, act=act)
     if impl not in IMPLS:
@@ -49,7 +52,7 @@ def fused_experts(
         case "cpu":
             from conclave.kernels.cpu.api import cpu_experts  # noqa: PLC0415  numba is an extra
 
-            return cpu_experts(x, w1, w2, ids, weights, act=act)
+            return cpu_experts(x, w1, w2, ids, weights, act=act, prepared=prepared)
         case _:
             return sorted_loop(x, w1, w2, ids, weights, act=act)
 

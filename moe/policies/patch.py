@@ -53,7 +53,7 @@ class PatchCausal:
         index = torch.topk(scores.masked_fill(~torch.isfinite(scored.choice), -1.0), self.k, dim=-1).indices
         weight = scores.gather(1, index)
         if self.union:
-            weight = 1.0 + weight - weight.detach()  # value 1, gradient of the score
+            weight = 1.0 + (weight - weight.detach())  # value 1, gradient of the score
         return Choice(index, weight)
 
     def _looked_at(self, scored: Scored, step: Step, layer: int) -> Tensor:

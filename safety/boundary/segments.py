@@ -1,7 +1,7 @@
-"""Takes the messages of a request apart: every text with its origin, its folded view and its place.
+"""Takes the messages, or the bare inputs, of a request apart: every text with its origin, folded view and place.
 
-A pure function over plain dictionaries, in one pass. It refuses what is no list of messages; it never judges what a
-text says and never drops one.
+Pure functions over plain values, in one pass. They refuse what is no list of messages and no input; they never judge
+what a text says and never drop one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from conclave.safety.api import Origin, Segment
-from conclave.safety.boundary.caps import BoundaryError, Caps, check_utf8
+from conclave.safety.boundary.caps import BoundaryError, Caps, check_shape, check_utf8
 from conclave.safety.boundary.normalise import fold
 
 ORIGINS: Final[Mapping[str, Origin]] = {
@@ -20,6 +20,7 @@ ORIGINS: Final[Mapping[str, Origin]] = {
     "tool": Origin.TOOL,
     "function": Origin.TOOL,  # what `tool` was called before
 }
+TOKEN_IDS: Final = 300_000  # in one request, as OpenAI has it; they are numbers, no text that anything here could read
 TEXT_PARTS: Final[Mapping[str, str]] = {"text": "text", "refusal": "refusal"}  # part type -> the key of its text
 
 
@@ -49,6 +50,51 @@ def read_messages(messages: object, caps: Caps) -> Reading:
             room -= len(folded)
             segments.append(Segment(origin, text, folded, place))
     return Reading(tuple(segments), parts)
+
+
+def read_inputs(inputs: object, caps: Caps, *, place: str) -> Reading:
+    """Read what embeddings, completions and moderations are asked about: a text, texts, token ids or content parts."""
+    if isinstance(inputs, str):
+        return _user_texts([(inputs, place)], {}, caps)
+    if not isinstance(inputs, list) or not inputs:
+        raise BoundaryError(f"{place} must be a text or a list with at least one item", place=place)
+    _check_token_ids(inputs, place)
+    parts: dict[str, str] = {}
+    texts: list[tuple[str, str]] = []
+    for index, item in enumerate(inputs):
+        if isinstance(item, str):
+            texts.append((item, f"{place}[{index}]"))
+        elif isinstance(item, dict):
+            check_shape(item, nesting=caps.nesting)
+            texts += [(text, at) for _, text, at in _part(item, Origin.USER, f"{place}[{index}]", parts)]
+        elif not isinstance(item, int | list):
+            raise BoundaryError("an input must be a text, token ids or a content part", place=f"{place}[{index}]")
+    return _user_texts(texts, parts, caps)
+
+
+def _user_texts(texts: list[tuple[str, str]], parts: dict[str, str], caps: Caps) -> Reading:
+    segments: list[Segment] = []
+    room = caps.text_chars
+    for text, place in texts:
+        check_utf8(text, place=place)
+        folded = fold(text, max_chars=room, place=place)
+        room -= len(folded)
+        segments.append(Segment(Origin.USER, text, folded, place))
+    return Reading(tuple(segments), parts)
+
+
+def _check_token_ids(inputs: list[object], place: str) -> None:
+    """A text may come as the numbers of its tokens; there may be so many of them in all."""
+    ids = 0
+    for index, item in enumerate(inputs):
+        if not isinstance(item, list):
+            ids += isinstance(item, int)
+        elif all(type(one) is int for one in item):
+            ids += len(item)
+        else:
+            raise BoundaryError("a list within the list must hold token ids only", place=f"{place}[{index}]")
+    if ids > TOKEN_IDS:
+        raise BoundaryError(f"more than {TOKEN_IDS} token ids ({ids})", place=place, too_large=True)
 
 
 def _texts(message: object, place: str, parts: dict[str, str]) -> Iterator[tuple[Origin, str, str]]:

@@ -4,9 +4,10 @@
 
 `echo` answers, `paced` streams a word each 20 ms for 2 s, `stall` says one word and then nothing, `silent` says nothing
 at all, `cut` closes the connection after three words, `broken` sends an event that is no JSON, `lying` announces more
-bytes than it sends, `busy` answers 429, `down` answers 500, `picky` answers 400, `html` answers a page. `FAULT.N` streams
-N words of WORDS and then has one of FAULTS; `whole` says them all or, after an assistant message, what it lacks. A line
-on stdout says `closed MODEL` whenever the peer left before the answer was whole.
+bytes than it sends, `busy` answers 429, `down` answers 500, `picky` answers 400, `html` answers a page. `FAULT.N`
+streams N words of WORDS and then has one of FAULTS; `whole` says them all or, after an assistant message, what it
+lacks. A line on stdout says `closed MODEL` whenever the peer left before the answer was whole, and `traced MODEL TRACEPARENT
+TRACESTATE` for a request that came with a trace context (`-` for no state).
 """
 
 import asyncio
@@ -76,6 +77,9 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             )
             request = json.loads(await reader.readexactly(length)) if length else {}
             model = request.get("model", "")
+            said = dict(line.split(": ", 1) for line in head.decode("latin-1").lower().split("\r\n") if ": " in line)
+            if "traceparent" in said:
+                print("traced", model, said["traceparent"], said.get("tracestate", "-"), flush=True)
             try:
                 await (stream if request.get("stream") else plain)(writer, request)
             except (ConnectionError, asyncio.CancelledError):

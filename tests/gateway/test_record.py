@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, cast
@@ -23,6 +23,7 @@ from conclave.gateway.errors import (
 from conclave.gateway.policy.rules import Rules
 from conclave.gateway.record import MOST_SOURCES, Recorder
 from conclave.gateway.reply import Reply
+from conclave.gateway.trace import Trace
 from conclave.router.api import Classification, Decision, Step
 from conclave.safety.api import Origin, Segment
 
@@ -110,6 +111,47 @@ def whole(*, stream: bool = True, keep_text: bool = False) -> Call:
     call.reply.finish({"request_id": call.id})
     call.end(100.6)
     return call
+
+
+def test_a_trace_that_is_only_passed_on_stands_in_the_row_by_its_ids(record: Recorder, paper: Paper) -> None:
+    call = opened()
+    call.trace = Trace(0xABC, 0xDEF)
+    call.end(100.1)
+    record(call)
+    assert paper.rows[0]["trace"] == {"trace_id": f"{0xABC:032x}", "parent_id": f"{0xDEF:016x}", "sampled": True}
+
+
+def test_a_call_with_spans_keeps_their_ids_and_of_its_request_numbers_and_known_words_only(
+    record: Recorder, paper: Paper
+) -> None:
+    call = whole()
+    assert call.request is not None
+    call.trace = Trace(0xABC, 0xDEF, span_id=0xF0)
+    asked = {
+        "temperature": 0.5,
+        "max_tokens": 9,
+        "top_p": "much",
+        "seed": 2**70,
+        "n": True,
+        "stop": [QUESTION],
+        "user": QUESTION,
+        "reasoning_effort": QUESTION,
+        "response_format": {"type": QUESTION},
+    }
+    call.request = replace(call.request, body={**call.request.body, **asked})
+    record(call)
+    (row,) = paper.rows
+    assert row["trace"]["request"] == {"temperature": 0.5, "max_tokens": 9, "output": "json"}
+    assert row["trace"]["opened_ns"] == int(BEGIN.timestamp() * 1e9)
+    assert row["trace"]["span_id"] == f"{0xF0:016x}"
+    assert [attempt["span_id"] for attempt in row["attempts"]] == [f"{0xF1:016x}", f"{0xF2:016x}"]
+    assert QUESTION not in str(row)
+
+
+def test_without_a_trace_a_row_has_none(record: Recorder, paper: Paper) -> None:
+    record(whole())
+    assert "trace" not in paper.rows[0]
+    assert "span_id" not in paper.rows[0]["attempts"][0]
 
 
 def test_an_answered_call_says_who_what_and_why(record: Recorder, paper: Paper) -> None:

@@ -81,9 +81,11 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(*, grace_s: float = 5.0) -> AsyncIterator[Running]:
+async def running(*, grace_s: float = 5.0, drain_delay_s: float = 0.0) -> AsyncIterator[Running]:
     seen, up = Seen(), asyncio.get_running_loop().create_future()
-    doors = Doors(host="127.0.0.1", port=0, admin_host="127.0.0.1", admin_port=0, grace_s=grace_s)
+    doors = Doors(
+        host="127.0.0.1", port=0, admin_host="127.0.0.1", admin_port=0, grace_s=grace_s, drain_delay_s=drain_delay_s
+    )
     server = Server(tiny_app(seen), doors, announce=up.set_result)
     task = asyncio.create_task(server.serve())
     async with asyncio.timeout(20):
@@ -169,6 +171,54 @@ async def test_an_idle_connection_does_not_hold_up_the_end() -> None:
         await gateway.task
         assert time.monotonic() - begun < 5
         idle[1].close()
+
+
+async def test_for_the_delay_new_calls_are_served_and_each_answer_sends_its_client_elsewhere() -> None:
+    """A load balancer looks now and then: readiness fails at once, and whom it still sends is not turned away."""
+    async with running(grace_s=60, drain_delay_s=60) as gateway:
+        reader, writer = await gateway.connect()
+        writer.write(REQUEST)
+        assert b"connection: close" not in await reader.readuntil(b"}")
+        gateway.server.stop()
+        assert b"503" in await gateway.get("/readyz", admin=True)
+        writer.write(REQUEST)  # on a connection that was kept
+        assert b"connection: close" in await reader.read()
+        fresh, other = await gateway.connect()
+        other.write(REQUEST)
+        answer = await fresh.read()
+        assert b"200 OK" in answer
+        assert b"connection: close" in answer
+        gateway.server.stop()  # a second signal ends the delay
+        await gateway.task
+        with pytest.raises(ConnectionRefusedError):
+            await gateway.connect()
+        writer.close()
+        other.close()
+
+
+async def test_after_the_delay_nobody_new_is_let_in_and_idle_connections_are_closed() -> None:
+    async with running(grace_s=60, drain_delay_s=0.1) as gateway:
+        reader, writer = await gateway.connect()
+        writer.write(REQUEST)
+        await reader.readuntil(b"}")
+        gateway.server.stop()
+        assert await reader.read() == b""
+        await gateway.task
+        with pytest.raises(ConnectionRefusedError):
+            await gateway.connect()
+        writer.close()
+
+
+async def test_many_connections_are_taken_at_once() -> None:
+    """uvloop alone takes one a turn of the loop; who is not taken cannot be told to come back later."""
+    async with running() as gateway:
+        pairs = await asyncio.gather(*(gateway.connect() for _ in range(200)))
+        for _, writer in pairs:
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        answers = await asyncio.gather(*(reader.read() for reader, _ in pairs))
+        assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+        for _, writer in pairs:
+            writer.close()
 
 
 def test_a_taken_port_is_said_before_anything_is_opened() -> None:

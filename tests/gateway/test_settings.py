@@ -262,3 +262,55 @@ def test_each_example_in_the_docs_loads(text: str) -> None:
 
 def test_the_docs_have_the_examples_that_newcomers_ask_for() -> None:
     assert len(EXAMPLES) >= 8
+
+
+PLACES = """
+server:
+  egress: {{allow: [{allow}]}}
+policy:
+  experts:
+    inside:
+      model: m
+      base_url: http://10.0.0.5:8000/v1
+      deployments:
+        - {{}}
+        - {{base_url: http://169.254.169.254/v1}}
+"""
+
+
+def test_an_expert_at_a_private_address_is_refused_with_its_line() -> None:
+    Path("c.yaml").write_text(PLACES.format(allow=""))
+    with pytest.raises(ConfigError) as wrong:
+        load_settings(Path("c.yaml"))
+    places = [(problem.where, problem.key) for problem in wrong.value.problems]
+    assert places == [
+        ("c.yaml:8", "policy.experts.inside.base_url"),
+        ("c.yaml:11", "policy.experts.inside.deployments[1].base_url"),
+    ]
+    Path("c.yaml").write_text(PLACES.format(allow="10.0.0.0/8, 169.254.169.254"))
+    load_settings(Path("c.yaml"))
+
+
+def test_a_server_that_the_environment_names_needs_no_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "http://10.0.0.7:11434")
+    monkeypatch.setenv("OLLAMA_MODEL", "llama3.2")
+    settings = load_settings()
+    assert settings.trusted_hosts == ("10.0.0.7",)
+    assert settings.server.egress.open(settings.trusted_hosts).allowed.networks
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("{allow: ['http://vllm']}", "host name"),
+        ("{allow: ['*']}", "host name"),
+        ("{no_proxy: [10.0.0.0/99]}", "host name"),
+        ("{proxy: 'socks5://user:hunter2@proxy'}", "http:// URL"),
+        ("{proxy: 'http://'}", "http:// URL"),
+    ],
+)
+def test_a_wrong_egress_is_said_without_showing_a_secret(said: str, words: str) -> None:
+    Path("c.yaml").write_text(f"server: {{egress: {said}}}")
+    with pytest.raises(ConfigError, match=words) as wrong:
+        load_settings(Path("c.yaml"))
+    assert "hunter2" not in str(wrong.value)

@@ -56,8 +56,8 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 def tiny(kind: str, *, seed: int = 0, **changes: Any) -> Any:
     """A random model of the family, in evaluation mode. DeepSeek's first layer is dense, as in the real ones."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import torch  # noqa: PLC0415  this file must load without it, to say why tests are skipped
+    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415  as above
 
     layers = {"num_hidden_layers": 3} if kind.startswith("deepseek") else {}
     config = AutoConfig.for_model(kind, **{**SMALL, **FAMILIES[kind], **layers, **changes})
@@ -68,6 +68,39 @@ def tiny(kind: str, *, seed: int = 0, **changes: Any) -> Any:
             if name.endswith("e_score_correction_bias"):
                 buffer.copy_(torch.linspace(-0.2, 0.2, buffer.numel()))
     return model.eval()
+
+
+@pytest.fixture
+def ask() -> Callable[..., Any]:
+    """Route tokens whose gate gives these probabilities, [T][E + m]: `ask(policy, probabilities, ...) -> Routing`."""
+    import torch  # noqa: PLC0415  as above
+
+    from conclave.moe.routing import POLICIES, GateStyle, Step, route  # noqa: PLC0415
+
+    def routed(
+        settings: Any,
+        probabilities: list[list[float]],
+        *,
+        style: Any = None,
+        step: Any = None,
+        experts: int | None = None,
+    ) -> Any:
+        policy = POLICIES.make(settings) if isinstance(settings, dict | str) else settings
+        logits = torch.tensor(probabilities).log()
+        experts = experts or logits.shape[1] - policy.null_experts
+        hidden = torch.eye(logits.shape[1])[torch.zeros(len(logits), dtype=torch.int64)]
+        return route(
+            policy,
+            hidden=hidden,
+            logits=logits,
+            gate=torch.eye(logits.shape[1]),
+            experts=experts,
+            style=style or GateStyle(),
+            step=step or Step.whole(1, len(logits)),
+            layer=0,
+        )
+
+    return routed
 
 
 @pytest.fixture(params=sorted(FAMILIES))

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OLD_PYTHON = '#!/bin/sh\n[ "$1" = --version ] && { echo "Python 3.9.2"; exit 0; }\nexit 1\n'
-KNOBS = {"PYTHON", "VENV", "EXTRAS", "ARGS", "PYTEST_ARGS"}  # what a surrounding `make test` was given is not ours
+KNOBS = {"PYTHON", "VENV", "EXTRAS", "WITH", "ARGS", "PYTEST_ARGS"}  # what a surrounding `make test` was given is not ours
 NO_VENV = '#!/bin/sh\ncase "$2" in *ensurepip*) exit 1 ;; esac\nexit 0\n'
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
@@ -57,13 +57,20 @@ def test_a_python_without_venv_is_told_what_to_install(clone: Path) -> None:
     assert "apt-get install python3-venv" in done.stderr
 
 
-@pytest.mark.parametrize(("command", "stamp"), [("run", "base"), ("test", "dev")])
+@pytest.mark.parametrize(("command", "stamp"), [("run", "providers"), ("test", "dev")])
 def test_what_is_installed_is_not_installed_again(clone: Path, command: str, stamp: str) -> None:
     (clone / ".venv" / "bin").mkdir(parents=True)
     (clone / ".venv" / "bin" / "pip").touch()
     assert "pip install" in make(clone, "-n", command).stdout
     (clone / ".venv" / f".installed-{stamp}").touch()
     assert "pip" not in make(clone, "-n", command).stdout
+
+
+def test_a_lean_gateway_is_a_word_away(clone: Path) -> None:
+    (clone / ".venv" / "bin").mkdir(parents=True)
+    (clone / ".venv" / "bin" / "pip").touch()
+    assert "--editable '.[providers]'" in make(clone, "-n", "run").stdout
+    assert "--editable .\n" in make(clone, "-n", "run", "WITH=").stdout
 
 
 def test_new_pins_are_installed(clone: Path) -> None:

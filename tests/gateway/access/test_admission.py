@@ -15,7 +15,7 @@ PEPPER = b"p" * 32
 @dataclass(frozen=True)
 class Head:
     authorization: str | None = None
-    source: str = "192.0.2.1"
+    source: str = "127.0.0.1"
     origin: str | None = None
     host: str | None = "127.0.0.1:8080"
 
@@ -44,7 +44,9 @@ class FixedSource:
 class Door:
     """An Access with one key (unless told otherwise), a clock, and a journal that can be full."""
 
-    def __init__(self, *, anonymous: bool = False, keys: int = 1, limits: Limits | None = None) -> None:
+    def __init__(
+        self, *, anonymous: bool = False, keys: int = 1, limits: Limits | None = None, origins: Sequence[str] = ()
+    ) -> None:
         made = [new_token() for _ in range(keys)]
         self.tokens = [token for _, token in made]
         scope = Scope(frozenset({"code"}))
@@ -61,6 +63,7 @@ class Door:
             limits_for=lambda _tenant: limits or Limits(),
             journal_ready=self._ready,
             allow_anonymous=anonymous,
+            origins=origins,
             now_s=self.clock,
         )
 
@@ -134,6 +137,49 @@ async def test_without_a_key_a_web_page_is_not_served(origin: str | None, host: 
     with pytest.raises(Forbidden, match="conclave keys create") as refused:
         await Door(anonymous=True, keys=0).access.admit(Head(origin=origin, host=host))
     assert (refused.value.status, refused.value.code, refused.value.retry) == (403, "cross_origin", False)
+
+
+async def test_a_listed_page_may_call_without_a_key_from_this_machine() -> None:
+    door = Door(anonymous=True, keys=0, origins=["https://app.example"])
+    assert (await door.access.admit(Head(origin="https://app.example"))).tenant == "anonymous"
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "origins"),
+    [
+        ("https://evil.example", "127.0.0.1:8080", ["https://app.example"]),
+        ("https://app.example.evil.example", "127.0.0.1:8080", ["https://app.example"]),
+        ("https://evil.example", "127.0.0.1:8080", ["*"]),
+        ("*", "127.0.0.1:8080", ["*"]),
+        ("https://app.example", "evil.example", ["https://app.example"]),
+    ],
+    ids=["another page", "a longer name", "any origin", "a star", "a name that was bent to here"],
+)
+async def test_listing_a_page_opens_the_door_to_no_other(origin: str, host: str, origins: list[str]) -> None:
+    """`*` lets any page read an answer, so it must not also let any page call without a key."""
+    with pytest.raises(Forbidden):
+        await Door(anonymous=True, keys=0, origins=origins).access.admit(Head(origin=origin, host=host))
+
+
+@pytest.mark.parametrize("source", ["203.0.113.7", "192.168.1.5", "2001:db8::1"])
+async def test_who_comes_from_elsewhere_through_a_proxy_of_this_machine_needs_a_key(source: str) -> None:
+    """The proxy connects from 127.0.0.1, and sends a Host of this machine's, for everybody in the world."""
+    with pytest.raises(Unauthenticated) as refused:
+        await Door(anonymous=True, keys=0).access.admit(Head(source=source))
+    assert refused.value.code == "missing_api_key"
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.8.0.1", "::1", "unknown"])
+async def test_who_comes_from_this_machine_does_not(source: str) -> None:
+    await Door(anonymous=True, keys=0).access.admit(Head(source=source))
+
+
+def test_whose_call_it_would_be_is_known_by_the_key_alone() -> None:
+    door = Door()
+    assert door.access.tenant_of(f"Bearer {door.tokens[0]}") == "acme"
+    assert door.access.tenant_of("Bearer cv_0_0") is None
+    assert door.access.tenant_of(None) is None
+    assert Door(anonymous=True, keys=0).access.tenant_of("") == "anonymous"
 
 
 async def test_with_a_key_it_does_not_matter_where_a_call_comes_from() -> None:

@@ -74,6 +74,46 @@ def test_revoke_takes_a_whole_key_too(state: Path) -> None:
     assert token.split("_")[2] not in revoked.output
 
 
+def test_a_rotated_key_has_a_successor_and_both_are_good_for_the_overlap(state: Path) -> None:
+    old = conclave_keys(state, "create", "--name", "app", "--tenant", "acme", "--experts", "code").stdout.strip()
+    rotated = conclave_keys(state, "rotate", old.split("_")[1], "--overlap", "2h")
+    assert rotated.exit_code == 0, rotated.output
+    new = rotated.stdout.strip()
+    ring = ring_of(state)
+    before, after = ring.verify(old), ring.verify(new)
+    assert before is not None
+    assert after is not None
+    assert (after.tenant, after.name, after.scope, after.expires_at_s) == ("acme", "app", before.scope, None)
+    assert before.expires_at_s == after.created_at_s + 2 * 3600
+    assert old.split("_")[2] not in rotated.output
+    listed = [msgspec.json.decode(line) for line in conclave_keys(state, "list", "--json").stdout.splitlines()]
+    assert [(row["name"], row["state"]) for row in listed] == [("app", "active")] * 2
+
+
+def test_rotate_takes_a_whole_key_too(state: Path) -> None:
+    old = conclave_keys(state, "create", "--name", "app").stdout.strip()
+    assert conclave_keys(state, "rotate", old).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("000000000000",), 1, "keys list"),
+        (("REVOKED",), 1, "is revoked: make a new one"),
+        (("REVOKED", "--overlap", "soon"), 2, "12h, 30d or 8w"),
+        ((), 2, "KEY_ID"),
+    ],
+    ids=["unknown", "revoked", "no length of time", "no id"],
+)
+def test_a_key_that_cannot_be_rotated_says_why(state: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+    revoked = conclave_keys(state, "create", "--name", "app").stdout.split("_")[1]
+    conclave_keys(state, "revoke", revoked)
+    rotated = conclave_keys(state, "rotate", *(revoked if one == "REVOKED" else one for one in arguments))
+    assert rotated.exit_code == code
+    assert said in rotated.output
+    assert len(conclave_keys(state, "list", "--json").stdout.splitlines()) == 1
+
+
 def test_revoking_an_unknown_key_fails(state: Path) -> None:
     revoked = conclave_keys(state, "revoke", "000000000000")
     assert revoked.exit_code == 1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from conclave.gateway.access.key_table import KeyTable
+from conclave.gateway.access.key_table import KeyGoneError, KeyTable
 from conclave.gateway.access.keys import KeyRing, Snapshot, StoredKey, digest_of, new_token, read_pepper
 from conclave.gateway.access.scope import Scope
 from conclave.gateway.state.sql import Database
@@ -204,6 +204,55 @@ def test_revoking_twice_keeps_the_first_time_and_changes_nothing(tmp_path: Path)
     assert snapshot is not None
     assert table.changed_since(snapshot.number) is None
     assert table.all()[0].revoked_at_s == int(wall.s) - 100
+    database.close()
+
+
+DAY_S = 86_400
+
+
+@pytest.mark.parametrize(
+    ("made_for_s", "given_s", "old_ends_s", "new_ends_s"),
+    [
+        (None, None, 3600, None),
+        (None, 60, 3600, 60),
+        (30 * DAY_S, None, 3600, 30 * DAY_S),
+        (30 * DAY_S, 60, 3600, 60),
+        (1000 + 1800, None, 1800, 2800),
+    ],
+    ids=["for ever", "given", "as long again", "shorter", "ends before the overlap"],
+)
+def test_when_a_rotated_key_and_its_successor_end(
+    tmp_path: Path, made_for_s: int | None, given_s: int | None, old_ends_s: int, new_ends_s: int | None
+) -> None:
+    """Rotated 1,000 s after it was made, with an overlap of an hour: never later than the old key's own end."""
+    database = Database.of(None, tmp_path).open()
+    wall = Wall()
+    table = KeyTable(database, now=wall)
+    key, token = table.create(pepper=PEPPER, tenant="t", name="n", expires_in_s=made_for_s)
+    wall.s += 1000
+    rotated = table.rotate(key.key_id, pepper=PEPPER, overlap_s=3600, expires_in_s=given_s)
+    assert rotated is not None
+    ring = KeyRing(table, PEPPER, now=wall)
+    ring.refresh()
+    assert ring.verify(token) == rotated.old
+    assert ring.verify(rotated.token) == rotated.new
+    assert rotated.old.expires_at_s == int(wall.s) + old_ends_s
+    assert rotated.new.expires_at_s == (None if new_ends_s is None else int(wall.s) + new_ends_s)
+    wall.s += old_ends_s
+    assert ring.verify(token) is None
+    database.close()
+
+
+def test_a_key_that_has_ended_is_not_prolonged_by_rotating_it(tmp_path: Path) -> None:
+    database = Database.of(None, tmp_path).open()
+    wall = Wall()
+    table = KeyTable(database, now=wall)
+    key, _ = table.create(pepper=PEPPER, tenant="t", name="n", expires_in_s=60)
+    wall.s += 60
+    with pytest.raises(KeyGoneError, match="is expired"):
+        table.rotate(key.key_id, pepper=PEPPER, overlap_s=3600)
+    assert table.rotate("nope", pepper=PEPPER, overlap_s=3600) is None
+    assert len(table.all()) == 1
     database.close()
 
 

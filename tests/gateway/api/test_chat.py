@@ -118,3 +118,52 @@ JSON_VALUES = st.recursive(
 def test_any_object_is_read_or_refused(value: dict[str, Any]) -> None:
     with suppress(InvalidRequest):
         assert parse(json.dumps(value).encode()).model
+
+
+@pytest.mark.parametrize(
+    ("more", "needs"),
+    [
+        pytest.param({"modalities": ["text", "audio"]}, {"audio"}, id="an-answer-to-hear"),
+        pytest.param({"audio": {"voice": "alloy", "format": "wav"}}, {"audio"}, id="a-voice"),
+        pytest.param({"modalities": ["text"], "audio": None}, set(), id="text-only"),
+        pytest.param({"functions": [{"name": "f"}], "function_call": "auto"}, {"tools"}, id="functions"),
+        pytest.param({"messages": [USER, {"role": "tool", "content": "7"}]}, {"tools"}, id="what-a-tool-said"),
+        pytest.param(
+            {"messages": [USER, {"role": "assistant", "tool_calls": [{"id": "1"}]}]}, {"tools"}, id="calls-of-tools"
+        ),
+        pytest.param(
+            {"messages": [USER, {"role": "assistant", "function_call": {"name": "f"}}]}, {"tools"}, id="function-call"
+        ),
+        pytest.param({"messages": [USER, {"role": "assistant", "audio": {"id": "a"}}]}, {"audio"}, id="said-before"),
+        pytest.param({"stream": True, "n": 3, "logprobs": True}, {"n", "logprobs"}, id="a-stream-of-several"),
+    ],
+)
+def test_nothing_that_an_expert_must_be_able_to_do_is_overlooked(more: dict[str, Any], needs: set[str]) -> None:
+    assert parse(body(**more)).needs == needs
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("123456789012345678901234567890", 123456789012345678901234567890),
+        ("-0.1e-7", -0.1e-7),
+        ('"\\ud83d\\ude00"', "\N{GRINNING FACE}"),
+        ('{"a": [1, null, {"b": true}]}', {"a": [1, None, {"b": True}]}),
+    ],
+    ids=["a-long-integer", "a-small-number", "a-surrogate-pair", "an-object"],
+)
+def test_an_unknown_field_keeps_its_value(text: str, value: Any) -> None:
+    data = body()[:-1] + b', "unknown": ' + text.encode() + b"}"
+    assert parse(data).body["unknown"] == value
+
+
+def test_of_a_key_given_twice_the_last_counts_for_the_gateway_and_for_the_expert() -> None:
+    request = parse(body()[:-1] + b', "model": "strong", "n": 1, "n": 2}')
+    assert (request.model, request.body["model"], request.body["n"], request.needs) == ("strong", "strong", 2, {"n"})
+
+
+@pytest.mark.parametrize("seed", ["-Infinity", "1e999", "9" * 5000], ids=["infinity", "too-large", "too-long"])
+def test_a_number_that_nobody_could_read_again_is_refused(seed: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse(body()[:-1] + b', "seed": ' + seed.encode() + b"}")
+    assert refused.value.code == "invalid_json"

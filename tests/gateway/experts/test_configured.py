@@ -12,6 +12,7 @@ from conclave.gateway.experts.pool import Pool
 from conclave.gateway.policy.document import ExpertSettings, PolicyDocument
 
 from .asking import prompt
+from .provider_wire import ANTHROPIC_PLAIN, needs_litellm
 from .raw_server import STREAM, RawServer
 
 
@@ -49,3 +50,33 @@ async def test_an_expert_is_asked_for_token_counts_unless_its_server_refuses_the
         await made.aclose()
         await sessions.aclose()
     assert ("stream_options" in server.requests[0].body) is asked
+
+
+@needs_litellm
+async def test_an_expert_behind_litellm_is_asked_with_its_own_key_and_parameters() -> None:
+    sessions = HttpSessions()
+    async with RawServer(ANTHROPIC_PLAIN) as server:
+        settings = ExpertSettings(
+            kind="litellm",
+            model="anthropic/claude-haiku-4-5",
+            api_key_env="K",
+            params={"max_tokens": 9},
+            deployments=({"base_url": server.url},),
+        )
+        made = configured(PolicyDocument(experts={"fast": settings}), {"K": "sk-one"}, sessions)
+        (state,) = made.states()
+        with made.open("fast", prompt(False), deadline_s=float("inf")) as upstream:
+            (chunk,) = [chunk async for chunk in upstream]
+        await made.aclose()
+        await sessions.aclose()
+    assert state.label == f"0:{server.url.split('//')[1].removesuffix('/v1')}"
+    assert chunk.event["object"] == "chat.completion"
+    assert server.requests[0].header("x-api-key") == "sk-one"
+    assert server.requests[0].body["max_tokens"] == 9
+
+
+@needs_litellm
+def test_without_an_address_the_label_is_the_provider() -> None:
+    settings = ExpertSettings(kind="litellm", model="bedrock/amazon.nova-lite-v1:0")
+    (state,) = configured(PolicyDocument(experts={"b": settings}), {}, HttpSessions()).states()
+    assert state.label == "0:bedrock"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from conclave.gateway.call import Operation
 from conclave.gateway.errors import ExpertFailed
 from conclave.gateway.experts.openai_http import HttpSessions, OpenAIExpert, TimeLimits
 from conclave.gateway.prompt import Prompt
@@ -166,3 +167,34 @@ def test_time_limits_are_more_than_nothing() -> None:
 def test_the_module_leaves_aiohttp_alone_until_an_expert_is_made() -> None:
     code = "import sys; import conclave.gateway.experts.openai_http; sys.exit('aiohttp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "said"),
+    [
+        pytest.param("embeddings", {"input": ["a"]}, b'{"object":"list","data":[{"embedding":[1]}]}', id="embeddings"),
+        pytest.param("moderations", {"input": "a"}, b'{"id":"m","results":[{"flagged":false}]}', id="moderations"),
+        pytest.param("completions", {"prompt": [1, 2]}, b'{"id":"c","choices":[{"text":"a"}]}', id="completions"),
+    ],
+)
+async def test_each_operation_has_a_path_of_its_own(operation: Operation, body: dict[str, Any], said: bytes) -> None:
+    async with RawServer(answer(said)) as server, expert_at(server.url) as expert:
+        given, _, error = await read(expert, Prompt(body, stream=False, operation=operation))
+    assert (given, error) == ([said], None)
+    assert server.requests[0].head.startswith(f"POST /v1/{operation} HTTP/1.1\r\n")
+    assert server.requests[0].body == {"model": "m", **body}
+
+
+async def test_a_chats_answer_to_a_request_for_embeddings_is_malformed() -> None:
+    async with RawServer(answer(PLAIN)) as server, expert_at(server.url) as expert:
+        _, _, error = await read(expert, Prompt({"input": "a"}, stream=False, operation="embeddings"))
+    assert isinstance(error, ExpertFailed)
+    assert error.kind == "malformed"
+
+
+async def test_an_answer_of_vectors_may_be_larger_than_one_of_words() -> None:
+    vectors = b'{"data":[{"embedding":"%b"}]}' % (b"A" * 33 * 1024 * 1024)
+    async with RawServer(answer(vectors)) as server, expert_at(server.url) as expert:
+        given, _, error = await read(expert, Prompt({"input": "a"}, stream=False, operation="embeddings"))
+    assert error is None
+    assert len(given[0]) == len(vectors)

@@ -27,6 +27,8 @@ BIG = {
     "gen_ai_request_model": "big",
 }
 SMALL = {**BIG, "gen_ai_provider_name": "_OTHER", "gen_ai_request_model": "small"}
+BIG_TOKENS = {**BIG, "gen_ai_token_modality": "unknown"}
+SMALL_TOKENS = {**SMALL, "gen_ai_token_modality": "unknown"}
 
 
 @pytest.mark.parametrize(
@@ -50,10 +52,23 @@ SMALL = {**BIG, "gen_ai_provider_name": "_OTHER", "gen_ai_request_model": "small
         ("gen_ai_client_inference_duration_seconds_sum", {**BIG, "error_type": ""}, 0.4),
         ("gen_ai_client_inference_duration_seconds_sum", {**SMALL, "error_type": "status"}, 0.05),
         ("gen_ai_client_inference_time_to_first_chunk_seconds_sum", BIG, 0.1),
-        ("gen_ai_client_inference_usage_input_tokens_total", BIG, 11),
-        ("gen_ai_client_inference_usage_output_tokens_total", BIG, 7),
-        ("gen_ai_client_inference_usage_reasoning_output_tokens_total", BIG, 3),
-        ("gen_ai_client_inference_usage_cache_read_input_tokens_total", BIG, None),
+        ("gen_ai_client_inference_time_per_output_chunk_seconds_sum", BIG, 0.3),
+        ("gen_ai_client_inference_time_per_output_chunk_seconds_count", BIG, 3),
+        ("gen_ai_client_inference_time_per_output_chunk_seconds_bucket", {**BIG, "le": "0.08"}, 0),
+        ("gen_ai_client_inference_time_per_output_chunk_seconds_bucket", {**BIG, "le": "0.16"}, 3),
+        ("gen_ai_client_inference_time_per_output_chunk_seconds_bucket", {**BIG, "le": "+Inf"}, 3),
+        ("gen_ai_client_inference_usage_input_tokens_total", BIG_TOKENS, 11),
+        ("gen_ai_client_inference_usage_output_tokens_total", BIG_TOKENS, 7),
+        ("gen_ai_client_inference_usage_reasoning_output_tokens_total", BIG_TOKENS, 3),
+        ("gen_ai_client_inference_usage_cache_read_input_tokens_total", BIG_TOKENS, None),
+        ("gen_ai_client_inference_usage_input_tokens_total", SMALL_TOKENS, 0),  # what is guessed is not counted
+        ("gen_ai_client_operation_duration_seconds_sum", {**BIG, "error_type": ""}, 0.4),
+        ("gen_ai_client_operation_time_to_first_chunk_seconds_sum", BIG, 0.1),
+        ("gen_ai_client_operation_time_per_output_chunk_seconds_count", BIG, 3),
+        ("gen_ai_client_token_usage_sum", {**BIG, "gen_ai_token_type": "input"}, 11),
+        ("gen_ai_client_token_usage_sum", {**BIG, "gen_ai_token_type": "output"}, 7),
+        ("gen_ai_client_token_usage_bucket", {**BIG, "gen_ai_token_type": "output", "le": "4.0"}, 0),
+        ("gen_ai_client_token_usage_bucket", {**BIG, "gen_ai_token_type": "output", "le": "16.0"}, 1),
         ("conclave_audit_rows_total", {"conclave_audit_kind": "call"}, 1),
     ],
 )
@@ -64,6 +79,31 @@ def test_a_call_is_counted_as_it_was_recorded(
     CallCounters(registry, providers={"coder": "openai"}).follow([row(0)])
     found = registry.get_sample_value(name, labels)
     assert found == (value if value is None else pytest.approx(value))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "there", "absent"),
+    [
+        ("newest", "gen_ai_client_inference_duration_seconds", "gen_ai_client_token_usage"),
+        ("older", "gen_ai_client_token_usage", "gen_ai_client_inference_duration_seconds"),
+        ("both", "gen_ai_client_token_usage", "no_such_metric"),
+    ],
+)
+def test_only_the_names_that_were_chosen_are_on_the_page(
+    registry: CollectorRegistry, row: Callable[..., Row], chosen: names.GenAINames, there: str, absent: str
+) -> None:
+    CallCounters(registry, metrics=names.chosen(chosen)).follow([row(0)])
+    families = {family.name for family in registry.collect()}
+    assert there in families
+    assert absent not in families
+    assert "conclave_requests" in families
+
+
+def test_a_plain_answer_has_no_times_of_chunks(
+    registry: CollectorRegistry, counters: CallCounters, row: Callable[..., Row], data: Data
+) -> None:
+    counters.follow([row(0, {**data["call"], "stream": False})])
+    assert not {s.name for s in samples(registry) if "chunk" in s.name and s.value}
 
 
 def test_rows_that_come_again_are_counted_once(
@@ -129,3 +169,30 @@ def test_every_metric_is_registered(registry: CollectorRegistry, counters: CallC
 
 def samples(registry: CollectorRegistry) -> list[Any]:
     return [sample for family in registry.collect() for sample in family.samples]
+
+
+TAGS = {"team": "search", "env": "prod", "job": "7"}
+
+
+@pytest.mark.parametrize(
+    ("listed", "series"),
+    [
+        ({}, {}),
+        ({"team": ("search", "ads")}, {("team", "search"): 1}),
+        ({"team": ("ads",), "env": ("prod",), "absent": ("x",)}, {("team", "other"): 1, ("env", "prod"): 1}),
+    ],
+    ids=["none", "a value", "another value"],
+)
+def test_only_tags_and_values_that_policy_lists_are_told_apart(
+    registry: CollectorRegistry, data: Data, row: Callable[..., Row], listed: Mapping[str, tuple[str, ...]], series: Any
+) -> None:
+    """What a client writes into a tag can never make a time series."""
+    counters = CallCounters(registry, tags=lambda: listed)
+    counters.follow([row(0, {**data["call"], "tags": TAGS}), row(1, data["call"])])
+    found = {
+        (sample.labels["conclave_tag"], sample.labels["conclave_tag_value"]): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "conclave_tagged_requests_total"
+    }
+    assert found == series

@@ -45,6 +45,7 @@ def test_a_right_file_is_shown_on_one_screen() -> None:
         "  fast                 tiny at http://h/v1",
         "  strong               big at http://i/v1 and 1 more",
         "  quoting              quotes documents",
+        "  encoder              embeds texts",
         "  code                 strong, then fast",
         "  default              fast, then strong",
         "  gpt-4o               auto",
@@ -61,7 +62,7 @@ def test_a_wrong_file_exits_with_one_and_names_each_problem() -> None:
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
         "wrong.yaml:2: server.prot: unknown key; did you mean 'port'?",
-        "wrong.yaml:4: policy.default[0]: unknown expert 'nobody'; known: quoting",
+        "wrong.yaml:4: policy.default[0]: unknown expert 'nobody'; known: encoder, quoting",
         "2 problems",
     ]
 

@@ -159,7 +159,7 @@ def test_all_experts_are_looked_through_when_no_row_can(publish: Publish, ask: A
     ("model", "needs", "scope", "error", "words"),
     [
         pytest.param(
-            "nothing", (), ALL, UnknownModel, "There are: auto, auto:cheap, .*quoting$", id="unknown-lists-what-is"
+            "nothing", (), ALL, UnknownModel, "There are: auto, auto:cheap, .*, encoder$", id="unknown-lists-what-is"
         ),
         pytest.param("strnog", (), ALL, UnknownModel, "did you mean 'strong'", id="unknown-suggests"),
         pytest.param("AUTO", (), ALL, UnknownModel, "did you mean 'auto'\\?", id="names-keep-their-case"),
@@ -220,7 +220,7 @@ def test_the_models_are_the_virtual_ones_the_aliases_and_the_experts_in_reach(pu
     assert rules.models(ALL) == [
         *("auto", "auto:cheap", "auto:best"),
         *("gpt-4o", "cheapest", "big"),
-        *("fast", "strong", "free", "unpriced", "quoting"),
+        *("fast", "strong", "free", "unpriced", "quoting", "encoder"),
     ]
     reached = ["auto", "auto:cheap", "auto:best", "gpt-4o", "cheapest", "fast"]
     assert rules.models(Scope(frozenset({"fast"}))) == reached

@@ -7,12 +7,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from conclave.gateway.policy.discover import OPENAI_MODEL, discover, first_model
+from conclave.gateway.policy.discover import OPENAI_BESIDE, OPENAI_MODEL, Found, discover, first_model
+from conclave.gateway.policy.document import PolicyDocument
+from conclave.gateway.policy.load import complete
 
 
-def offered(**environ: str) -> dict[str, tuple[str | None, str | None, str | None]]:
+def offered(*, whole: bool = False, **environ: str) -> dict[str, tuple[str | None, str | None, str | None]]:
     found = discover(environ, first_model=lambda url, _: f"first of {url}")
-    return {name: (e.base_url, e.model, e.api_key_env) for name, e in found.experts.items()}
+    beside = {} if whole else OPENAI_BESIDE
+    return {name: (e.base_url, e.model, e.api_key_env) for name, e in found.experts.items() if name not in beside}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,110 @@ def test_all_that_ollama_takes_as_its_host_is_understood(host: str, url: str) ->
     assert offered(OLLAMA_HOST=host, OLLAMA_MODEL="m")["ollama"][0] == url
 
 
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("mistral", "https://api.mistral.ai/v1"),
+        ("groq", "https://api.groq.com/openai/v1"),
+        ("deepseek", "https://api.deepseek.com/v1"),
+        ("xai", "https://api.x.ai/v1"),
+        ("cohere", "https://api.cohere.ai/compatibility/v1"),
+        ("openrouter", "https://openrouter.ai/api/v1"),
+        ("together", "https://api.together.xyz/v1"),
+        ("fireworks", "https://api.fireworks.ai/inference/v1"),
+    ],
+)
+def test_a_provider_that_speaks_the_openai_api_needs_no_litellm(name: str, url: str) -> None:
+    key, model = f"{name.upper()}_API_KEY", f"{name.upper()}_MODEL"
+    found = discover({key: "k"}, first_model=lambda *_: None, installed=lambda _: False)
+    expert = found.experts[name]
+    assert (expert.kind, expert.base_url, expert.api_key_env) == ("openai", url, key)
+    assert expert.model
+    assert offered(**{key: "k", model: "mine", f"{name.upper()}_BASE_URL": "http://h/v1"})[name][:2] == (
+        "http://h/v1",
+        "mine",
+    )
+
+
+def through_litellm(**environ: str) -> Found:
+    return discover(environ, first_model=lambda *_: None, installed=lambda _: True)
+
+
+@pytest.mark.parametrize(
+    ("environ", "name", "model", "key", "params"),
+    [
+        pytest.param(
+            {"ANTHROPIC_API_KEY": "k"}, "anthropic", "anthropic/claude-haiku-4-5", "ANTHROPIC_API_KEY", None,
+            id="anthropic",
+        ),
+        pytest.param(
+            {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_MODEL": "claude-x"},
+            *("anthropic", "anthropic/claude-x", "ANTHROPIC_API_KEY", None), id="anthropic-model",
+        ),
+        pytest.param(
+            {"GEMINI_API_KEY": "k", "GEMINI_MODEL": "gemini/g"}, "gemini", "gemini/g", "GEMINI_API_KEY", None,
+            id="a-model-with-its-provider",
+        ),
+        pytest.param(
+            {"AWS_BEARER_TOKEN_BEDROCK": "k", "AWS_REGION": "eu-central-1"},
+            *("bedrock", "bedrock/eu.amazon.nova-lite-v1:0", "AWS_BEARER_TOKEN_BEDROCK"),
+            {"aws_region_name": "eu-central-1"}, id="bedrock-by-token",
+        ),
+        pytest.param(
+            {"AWS_ACCESS_KEY_ID": "k", "BEDROCK_MODEL": "m", "AWS_DEFAULT_REGION": "us-east-1"},
+            *("bedrock", "bedrock/m", None, {"aws_region_name": "us-east-1"}), id="bedrock-by-name",
+        ),
+        pytest.param(
+            {"VERTEXAI_PROJECT": "p", "VERTEXAI_LOCATION": "l"},
+            *("vertexai", "vertex_ai/gemini-2.5-flash", None, {"vertex_project": "p", "vertex_location": "l"}),
+            id="vertex",
+        ),
+    ],
+)  # fmt: skip
+def test_a_provider_with_an_api_of_its_own_is_reached_through_litellm(
+    *, environ: dict[str, str], name: str, model: str, key: str | None, params: dict[str, str] | None
+) -> None:
+    found = through_litellm(**environ)
+    expert = found.experts[name]
+    assert (expert.kind, expert.model, expert.api_key_env, expert.params) == ("litellm", model, key, params)
+    assert found.notes == ()
+
+
+def test_azure_speaks_the_openai_api() -> None:
+    expert = through_litellm(AZURE_API_KEY="k", AZURE_API_BASE="https://r.openai.azure.com/", AZURE_MODEL="d")
+    azure = expert.experts["azure"]
+    assert (azure.kind, azure.base_url, azure.model) == ("openai", "https://r.openai.azure.com/openai/v1", "d")
+
+
+def test_without_litellm_one_note_says_what_to_install() -> None:
+    said = {"ANTHROPIC_API_KEY": "k", "GEMINI_API_KEY": "k", "GROQ_API_KEY": "k"}
+    found = discover(said, first_model=lambda *_: None, installed=lambda _: False)
+    assert list(found.experts) == ["groq"]
+    (note,) = found.notes
+    assert note.where == "ANTHROPIC_API_KEY, GEMINI_API_KEY"
+    assert "pip install 'conclave-gateway[providers]'" in note.message
+
+
+@pytest.mark.parametrize(
+    ("environ", "missing"),
+    [
+        pytest.param({"AZURE_API_KEY": "k"}, "AZURE_API_BASE and AZURE_MODEL", id="azure"),
+        pytest.param({"AWS_BEARER_TOKEN_BEDROCK": "k"}, "AWS_REGION", id="bedrock"),
+        pytest.param({"VERTEXAI_PROJECT": "p"}, "VERTEXAI_LOCATION", id="vertex"),
+    ],
+)
+def test_half_a_cloud_is_said_and_left_out(environ: dict[str, str], missing: str) -> None:
+    found = through_litellm(**environ)
+    assert found.experts == {}
+    (note,) = found.notes
+    assert missing in note.message
+
+
+def test_an_aws_key_alone_makes_no_expert() -> None:
+    """It is set for many reasons, and a model costs money."""
+    assert through_litellm(AWS_ACCESS_KEY_ID="k", AWS_REGION="us-east-1") == Found({}, ())
+
+
 def test_nothing_is_found_in_nothing_and_empty_variables_are_nothing() -> None:
     assert offered() == offered(OPENAI_API_KEY="", OLLAMA_HOST="  ") == {}
 
@@ -79,6 +186,19 @@ def test_nothing_is_found_in_nothing_and_empty_variables_are_nothing() -> None:
 def test_all_that_is_offered_is_found_in_one_order() -> None:
     everything = {"VLLM_BASE_URL": "http://a/v1", "OLLAMA_HOST": "b", "OPENAI_API_KEY": "k"}
     assert list(offered(**everything)) == ["openai", "ollama", "vllm"]
+
+
+def test_openai_itself_also_serves_embeddings_moderations_and_completions_by_their_models_names() -> None:
+    found = offered(whole=True, OPENAI_API_KEY="k", OPENAI_MODEL="gpt-5")
+    for model in ("text-embedding-3-small", "omni-moderation-latest", "gpt-3.5-turbo-instruct"):
+        assert found[model] == ("https://api.openai.com/v1", model, "OPENAI_API_KEY")
+    elsewhere = offered(whole=True, OPENAI_API_KEY="k", OPENAI_BASE_URL="http://h:9/v1")
+    assert list(elsewhere) == ["openai"]
+
+
+def test_models_that_do_not_chat_are_no_fallbacks_of_a_chat() -> None:
+    found = discover({"OPENAI_API_KEY": "k"}, first_model=lambda *_: None)
+    assert complete(PolicyDocument(), found.experts).default == ("openai",)
 
 
 def test_a_key_is_never_copied() -> None:

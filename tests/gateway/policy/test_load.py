@@ -74,7 +74,7 @@ def problems(text: str) -> list[str]:
         ),
         pytest.param(
             "policy:\n  default: [nobody]",
-            "c.yaml:2: policy.default[0]: unknown expert 'nobody'; known: quoting",
+            "c.yaml:2: policy.default[0]: unknown expert 'nobody'; known: encoder, quoting",
             id="expert-in-the-default-row",
         ),
         pytest.param(
@@ -109,7 +109,12 @@ def problems(text: str) -> list[str]:
         ),
         pytest.param("policy: {experts: {'a b': {kind: quoting}}}", "may hold up to 64 letters", id="expert-name"),
         pytest.param(
-            "policy: {experts: {a: {kind: quoting, model: m}}}", "a quoting expert takes no model", id="quoting-model"
+            "policy: {experts: {a: {kind: quoting, model: m}}}", "of kind quoting takes no model", id="quoting-model"
+        ),
+        pytest.param(
+            "policy: {experts: {a: {kind: encoder, capabilities: [chat]}}}",
+            "of kind encoder takes no capabilities",
+            id="encoder-that-chats",
         ),
         pytest.param(
             "policy: {experts: {a: {base_url: http://h, model: m, documents: d}}}",

@@ -93,4 +93,4 @@ def test_the_policy_overrides_the_catalog(expert: dict[str, Any], price: float, 
 
 def test_a_quoting_expert_is_free_and_can_only_quote() -> None:
     made = candidate("q", ExpertSettings(kind="quoting"))
-    assert (made.price, made.capabilities) == (0, frozenset())
+    assert (made.price, made.capabilities) == (0, {"chat"})

@@ -1,48 +1,266 @@
-from contextlib import AbstractContextManager, nullcontext
+"""What a call's spans say, from its row."""
+
+import copy
+import json
+import string
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
-from opentelemetry.trace import INVALID_SPAN, Span, Tracer, TracerProvider
-from starlette.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 
-from conclave.gateway.telemetry.spans import native
+from conclave.gateway.telemetry import names
+from conclave.gateway.telemetry.spans import Told, told
+
+PROVIDERS = {"coder": "openai", "flaky": "openai"}
+OPENED_NS = 1_795_332_600_000_000_000
+SAID = "my secret is: Zebra!"
+
+ROW: dict[str, Any] = {
+    "kind": "call",
+    "time": "2026-11-22T07:30:00.500250Z",
+    "request_id": "req_1",
+    "tenant": "acme",
+    "ending": "answered",
+    "status": 200,
+    "code": None,
+    "stream": True,
+    "operation": "chat",
+    "decision": {
+        "row": "code",
+        "reason": "category",
+        "steps": [{"expert": "flaky", "reason": "category"}, {"expert": "coder", "reason": "fallback"}],
+        "category": "code",
+        "confidence": 0.83,
+        "unsure": False,
+        "runner_up": "math",
+    },
+    "attempts": [
+        {
+            "expert": "flaky",
+            "deployment": "0:flaky.example:8000",
+            "model": "small",
+            "started_ms": 10.0,
+            "first_byte_ms": None,
+            "ended_ms": 60.0,
+            "failure": "status",
+            "usage": {"prompt_tokens": 9, "completion_tokens": 2, "estimated": True},
+            "chunks": 0,
+        },
+        {
+            "expert": "coder",
+            "deployment": "0:api.example",
+            "model": "big",
+            "started_ms": 60.0,
+            "first_byte_ms": 160.0,
+            "ended_ms": 460.0,
+            "failure": None,
+            "usage": {"prompt_tokens": 11, "completion_tokens": 7, "cached_tokens": None, "reasoning_tokens": 3},
+            "chunks": 4,
+        },
+    ],
+    "stages": {"admit": 1.0, "boundary": 4.0, "receive": 3.0, "route": 10.0},  # sorted by name, as in the journal
+    "trace": {
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        "parent_id": "b7ad6b7169203331",
+        "sampled": True,
+        "span_id": "00000000000000f0",
+        "opened_ns": OPENED_NS,
+        "request": {"max_tokens": 100, "temperature": 1, "n": 1, "reasoning_effort": "low", "output": "json"},
+        "response_id": "chatcmpl-1",
+    },
+    "duration_ms": 500.0,
+    "finish_reason": "stop",
+    "answer_model": "big-2",
+}
 
 
-class Names(Tracer, TracerProvider):
-    """Remembers the names of the spans that were started, without an SDK."""
-
-    def __init__(self) -> None:
-        self.started: list[str] = []
-
-    def get_tracer(self, *args: Any, **about: Any) -> Tracer:
-        return self
-
-    def start_span(self, name: str, *args: Any, **about: Any) -> Span:
-        self.started.append(name)
-        return INVALID_SPAN
-
-    def start_as_current_span(self, name: str, *args: Any, **about: Any) -> AbstractContextManager[Span]:  # type: ignore[override]
-        self.started.append(name)
-        return nullcontext(INVALID_SPAN)
+def spans(row: Mapping[str, Any] = ROW) -> dict[str, Told]:
+    return {span.name: span for span in told(row, PROVIDERS, chain="c", seq=7)}
 
 
-@pytest.mark.parametrize("enabled", [True, False])
-def test_fastapi_never_logs_for_us_nor_traces_the_parts_of_an_endpoint(enabled: bool) -> None:
-    """Its logs hold exceptions' messages, which may quote a user."""
-    config = native(enabled=enabled)
-    assert (config["logs"], config["operation_spans"]) == (False, False)
-    assert (config["tracing"], config["metrics"], config["auto_configure"]) == (enabled, enabled, enabled)
+def changed(**values: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(ROW), **values}
 
 
-@pytest.mark.parametrize(("enabled", "spans"), [(True, 1), (False, 0)], ids=["on", "off"])
-def test_a_request_has_one_native_span_if_it_is_switched_on(enabled: bool, spans: int) -> None:
-    names = Names()
-    app = FastAPI(telemetry={**native(enabled=enabled), "tracer_provider": names})
+def test_a_call_is_a_span_with_one_inside_for_each_stage_and_each_expert_asked() -> None:
+    found = list(told(ROW, PROVIDERS))
+    call, *inside = found
+    assert [span.name for span in found] == [
+        "conclave.call",
+        "conclave.admit",
+        "conclave.receive",
+        "conclave.boundary",
+        "conclave.route",
+        "chat small",
+        "chat big",
+        "conclave.record",
+    ]
+    assert {span.parent_id for span in inside} == {call.span_id}
+    assert (call.parent_id, call.span_id) == (0xB7AD6B7169203331, 0xF0)
+    assert {span.trace_id for span in found} == {0x0AF7651916CD43DD8448EB211C80319C}
+    assert len({span.span_id for span in found}) == len(found)
+    assert [span.outside for span in found] == [False] * 5 + [True, True, False]
 
-    @app.get("/")
-    async def root() -> dict[str, str]:
-        return {}
 
-    assert TestClient(app).get("/").status_code == 200
-    assert len(names.started) == spans
+def test_an_experts_span_has_the_id_that_it_was_told() -> None:
+    """`Trace.onward(0)` and `(1)` sent these."""
+    assert (spans()["chat small"].span_id, spans()["chat big"].span_id) == (0xF1, 0xF2)
+
+
+def test_times_are_those_of_the_record() -> None:
+    times = {
+        name: ((span.started_ns - OPENED_NS) / 1e6, (span.ended_ns - OPENED_NS) / 1e6) for name, span in spans().items()
+    }
+    assert times == {
+        "conclave.call": (0, 500),
+        "conclave.admit": (0, 1),
+        "conclave.receive": (1, 3),
+        "conclave.boundary": (3, 4),
+        "conclave.route": (4, 10),
+        "chat small": (10, 60),
+        "chat big": (60, 460),
+        "conclave.record": (500, pytest.approx(500.25, abs=0.001)),
+    }
+
+
+def test_stages_that_were_left_at_the_same_microsecond_keep_their_order() -> None:
+    row = changed(stages=dict.fromkeys(sorted(names.STAGES), 1.0))
+    assert [span.name for span in told(row, PROVIDERS)][1:5] == [names.stage_span(stage) for stage in names.STAGES]
+
+
+def test_an_experts_attributes_follow_the_genai_conventions() -> None:
+    assert spans()["chat big"].attributes == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "big",
+        "gen_ai.request.stream": True,
+        "gen_ai.request.max_tokens": 100,
+        "gen_ai.request.temperature": 1.0,
+        "gen_ai.request.reasoning.level": "low",
+        "gen_ai.output.type": "json",
+        "gen_ai.response.id": "chatcmpl-1",
+        "gen_ai.response.model": "big-2",
+        "gen_ai.response.finish_reasons": ["stop"],
+        "gen_ai.response.time_to_first_chunk": 0.1,
+        "gen_ai.usage.input_tokens": 11,
+        "gen_ai.usage.output_tokens": 7,
+        "gen_ai.usage.reasoning.output_tokens": 3,
+        "server.address": "api.example",
+        "conclave.attempt": 1,
+        "conclave.attempt.chunks": 4,
+        "conclave.decision": "accepted",
+        "conclave.deployment": "0:api.example",
+        "conclave.expert": "coder",
+        "conclave.reason": "fallback",
+    }
+    assert isinstance(spans()["chat big"].attributes["gen_ai.request.temperature"], float)
+
+
+def test_a_failed_expert_is_an_error_with_its_kind_and_without_what_was_guessed() -> None:
+    failed, good = spans()["chat small"], spans()["chat big"]
+    assert (failed.failed, good.failed) == (True, False)
+    assert failed.attributes["error.type"] == failed.attributes["conclave.decision"] == "status"
+    assert failed.attributes["gen_ai.response.finish_reasons"] == ["error"]
+    assert (failed.attributes["server.address"], failed.attributes["server.port"]) == ("flaky.example", 8000)
+    assert not [name for name in failed.attributes if name.startswith("gen_ai.usage")]
+
+
+def test_the_route_says_what_was_decided_and_why() -> None:
+    assert spans()["conclave.route"].attributes == {
+        "conclave.decision": "flaky",
+        "conclave.reason": "category",
+        "conclave.route.category": "code",
+        "conclave.route.confidence": 0.83,
+        "conclave.route.unsure": False,
+        "conclave.route.runner_up": "math",
+        "conclave.route.row": "code",
+    }
+    assert spans()["conclave.record"].attributes["conclave.audit.seq"] == 7
+
+
+@pytest.mark.parametrize("left", range(4), ids=names.STAGES)
+def test_the_stage_that_a_call_ended_in_says_so(left: int) -> None:
+    stages = {stage: ROW["stages"][stage] for stage in names.STAGES[:left]}
+    refused = changed(
+        ending="refused", status=400, code="unknown_model", stages=stages, attempts=[], decision=None, stream=None
+    )
+    found = spans(refused)
+    stopped = found[names.stage_span(names.STAGES[left])]
+    assert stopped.attributes == {"conclave.decision": "refused", "conclave.reason": "unknown_model"}
+    assert stopped.ended_ns == found["conclave.call"].ended_ns
+    assert not stopped.failed  # it was the client's mistake
+    assert len(found) == left + 3
+
+
+def test_a_stream_that_its_client_left_has_no_finish_reason_of_its_own() -> None:
+    row = changed(ending="client_gone", status=200, finish_reason=None)
+    row["attempts"][1]["ended_ms"] = None
+    span = spans(row)["chat big"]
+    assert span.attributes["gen_ai.response.finish_reasons"] == ["error"]
+    assert span.attributes["conclave.decision"] == "client_gone"
+    assert span.ended_ns == OPENED_NS + 500_000_000
+
+
+@pytest.mark.parametrize(
+    ("operation", "name"),
+    [("completions", "text_completion big"), ("embeddings", "embeddings big"), ("moderations", "moderations big")],
+)
+def test_other_operations_have_their_own_name(operation: str, name: str) -> None:
+    assert name in spans(changed(operation=operation))
+
+
+def test_a_model_in_this_process_is_internal() -> None:
+    row = {**ROW, "attempts": ROW["attempts"][1:]}
+    assert not [span for span in told(row, {"coder": names.IN_PROCESS}) if span.outside]
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        pytest.param(None, id="no trace"),
+        pytest.param({**ROW["trace"], "sampled": False}, id="not wanted"),
+        pytest.param({"trace_id": "1", "parent_id": "2", "sampled": True}, id="passed on only"),
+    ],
+)
+def test_a_call_without_spans_of_its_own_has_none(trace: dict[str, Any] | None) -> None:
+    assert list(told(changed(trace=trace), PROVIDERS)) == []
+
+
+def hostile(text: str) -> dict[str, Any]:
+    """The row of a call whose client and whose experts wrote `text` wherever they can write."""
+    row = changed(
+        model=text, finish_reason=text, answer_model=text, code=text, tags={"team": text}, ending="failed", status=502
+    )
+    row["trace"]["response_id"] = text
+    row["segments"] = [{"origin": "user", "place": "messages[0]", "text": text}]
+    return row
+
+
+@pytest.mark.parametrize(
+    "text",
+    [SAID, "Bearer sk-abc def", "two\nlines", "<script>", "x" * 129, "päss", "a,b", "{}"],
+    ids=["sentence", "key", "newline", "markup", "long", "not ascii", "comma", "braces"],
+)
+def test_what_people_and_experts_write_is_in_no_span(text: str) -> None:
+    said = [span.attributes for span in told(hostile(text), PROVIDERS)]
+    values = [value for about in said for value in about.values()]
+    assert text not in values
+    assert [text] not in values
+
+
+@given(st.text(alphabet=string.printable + "éλ☃\u202e", min_size=12).filter(lambda text: " " in text.strip()))
+def test_no_sentence_ever_gets_into_a_span(text: str) -> None:
+    said = json.dumps([span.attributes for span in told(hostile(text), PROVIDERS)], ensure_ascii=False)
+    assert text not in said
+    assert json.dumps(text, ensure_ascii=False)[1:-1] not in said
+
+
+@pytest.mark.parametrize("provider", ["litellm"])
+def test_the_provider_of_a_litellm_model_is_its_vendor(provider: str) -> None:
+    assert names.provider(provider, "anthropic/claude-sonnet-5") == "anthropic"
+    assert names.provider(provider, "bedrock/us.amazon.nova") == "aws.bedrock"
+    assert names.provider(provider, "my-own/model") == names.OTHER
+    assert (names.provider("openai", "gpt"), names.provider("quoting", "")) == ("openai", "conclave")
+    assert names.provider(None, "gone") == names.OTHER

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from conclave.safety.api import Origin
 from conclave.safety.boundary.caps import BoundaryError, Caps
-from conclave.safety.boundary.segments import read_messages
+from conclave.safety.boundary.segments import read_inputs, read_messages
 
 CAPS = Caps(messages=10, text_chars=1000, nesting=20)
 FILE_PART = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:..."}}
@@ -143,3 +143,63 @@ def test_arbitrary_json_is_read_or_refused_and_nothing_else(messages: object) ->
     with contextlib.suppress(BoundaryError):
         reading = read_messages(messages, CAPS)
         assert sum(len(segment.folded) for segment in reading.segments) <= CAPS.text_chars
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        pytest.param("one", [("one", "input")], id="text"),
+        pytest.param(["one", "two"], [("one", "input[0]"), ("two", "input[1]")], id="texts"),
+        pytest.param([1, 2, 3], [], id="token-ids"),
+        pytest.param([[1, 2], [3]], [], id="lists-of-token-ids"),
+        pytest.param(
+            [{"type": "text", "text": "one"}, {"type": "image_url", "image_url": {}}], [("one", "input[0]")], id="parts"
+        ),
+    ],
+)
+def test_each_text_of_an_input_is_a_users(inputs: Any, expected: list[tuple[str, str]]) -> None:
+    segments = read_inputs(inputs, CAPS, place="input").segments
+    assert [(segment.text, segment.place) for segment in segments] == expected
+    assert {segment.origin for segment in segments} <= {Origin.USER}
+
+
+def test_other_parts_of_an_input_are_noted_with_their_place() -> None:
+    reading = read_inputs([{"type": "text", "text": "a"}, {"type": "image_url"}], CAPS, place="input")
+    assert reading.parts == {"image_url": "input[1]"}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "place", "too_large"),
+    [
+        pytest.param(None, "input", False, id="nothing"),
+        pytest.param([], "input", False, id="empty"),
+        pytest.param({"a": 1}, "input", False, id="an-object"),
+        pytest.param(["a", None], "input[1]", False, id="a-null"),
+        pytest.param([[1, "a"]], "input[0]", False, id="a-text-among-token-ids"),
+        pytest.param([[1, True]], "input[0]", False, id="a-truth-among-token-ids"),
+        pytest.param(["a", "\ud800"], "input[1]", False, id="a-lone-surrogate"),
+        pytest.param(
+            [{"type": "image_url", "image_url": {"url": "\ud800"}}], "type", False, id="a-surrogate-in-a-part"
+        ),
+        pytest.param(["a" * 600, "b" * 600], "input[1]", True, id="too-much-text"),
+        pytest.param([[1] * 200_000, [1] * 200_000], "input", True, id="too-many-token-ids"),
+    ],
+)
+def test_what_is_no_input_is_refused_with_its_place(inputs: Any, place: str, too_large: bool) -> None:
+    with pytest.raises(BoundaryError) as refused:
+        read_inputs(inputs, CAPS, place="input")
+    assert refused.value.too_large is too_large
+    if place != "type":
+        assert refused.value.place == place
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=5),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["type", "text", "a"]), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_any_input_is_read_or_refused(inputs: Any) -> None:
+    with contextlib.suppress(BoundaryError):
+        read_inputs(inputs, CAPS, place="input")

@@ -1,0 +1,127 @@
+"""The JSON schemas of the OpenAPI document: of requests, from the structs that check them, and of answers.
+
+What a struct cannot say, and a later stage of the call checks, is added here: which roles may be silent, which content
+parts there are, what a tag looks like. Answers come from experts, so only the fields that always are there are named.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from conclave.gateway.access import tags
+from conclave.gateway.api.body import MOST_INPUTS
+from conclave.gateway.api.chat import ChatBody
+from conclave.gateway.api.completions import CompletionsBody
+from conclave.gateway.api.embeddings import EmbeddingsBody
+from conclave.gateway.api.moderations import ModerationsBody
+from conclave.gateway.policy.rules import PART_NEEDS
+from conclave.safety.boundary.segments import TEXT_PARTS
+
+REF: Final = "#/components/schemas/{name}"
+BODIES: Final = (ChatBody, CompletionsBody, EmbeddingsBody, ModerationsBody)
+Schema = dict[str, Any]
+TEXT: Final[Schema] = {"type": "string"}
+TEXT_OR_NULL: Final[Schema] = {"type": ["string", "null"]}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+OBJECTS: Final[Schema] = {"type": "array", "items": {"type": "object"}}
+
+
+def schemas() -> dict[str, Schema]:
+    """All by name."""
+    _, known = msgspec.json.schema_components(BODIES, ref_template=REF)
+    for body in BODIES:
+        known[body.__name__]["properties"]["conclave"] = {"anyOf": [ref("Extension"), {"type": "null"}]}
+    known["CompletionsBody"]["properties"]["prompt"] = _inputs()
+    known["EmbeddingsBody"]["properties"]["input"] = _inputs()
+    for name in ("EmbeddingsBody", "ModerationsBody"):
+        known[name]["properties"]["stream"] = {"enum": [False, None]}
+    known["ModerationsBody"]["properties"]["input"]["anyOf"][1]["anyOf"] = [
+        {"items": TEXT},
+        {"items": ref("ModeratedPart")},
+    ]
+    known["Message"] |= _message(known["Message"]["properties"])
+    known["Part"] |= _part(known["Part"]["properties"], [*TEXT_PARTS, *PART_NEEDS])
+    known["ModeratedPart"] |= _part(known["ModeratedPart"]["properties"], ["text", "image_url"])
+    return {**known, "Extension": _extension(), **_answers()}
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": REF.format(name=name)}
+
+
+def _inputs() -> Schema:
+    """A text, several, one text as token ids, or several of those."""
+    ids = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31}}
+    several = {"type": "array", "minItems": 1, "maxItems": MOST_INPUTS}
+    return {"anyOf": [TEXT, {**several, "items": TEXT}, ids, {**several, "items": ids}]}
+
+
+def _message(properties: Mapping[str, Schema]) -> Schema:
+    """Only an assistant, who may have called tools, can say nothing."""
+    silent = {"properties": {"role": {"const": "assistant"}}}
+    says = {"required": ["content"], "properties": {"content": {"not": {"type": "null"}}}}
+    called = {
+        "type": "object",
+        "properties": {
+            "function": {"type": "object", "properties": {"arguments": TEXT_OR_NULL}},
+            "custom": {"type": "object", "properties": {"input": TEXT_OR_NULL}},
+        },
+    }
+    calls = {"anyOf": [{"type": "array", "items": called}, {"type": "null"}]}
+    return {"properties": {**properties, "refusal": TEXT_OR_NULL, "tool_calls": calls}, "anyOf": [silent, says]}
+
+
+def _part(properties: Mapping[str, Schema], kinds: list[str]) -> Schema:
+    """A text has one; images, audio and files need an expert that takes them."""
+    file = {"type": "object", "properties": {"filename": TEXT_OR_NULL}}
+    texts = [
+        {"required": [key], "properties": {"type": {"const": kind}, key: TEXT}}
+        for kind, key in TEXT_PARTS.items()
+        if kind in kinds
+    ]
+    others: list[Schema] = [{"properties": {"type": {"enum": [kind for kind in kinds if kind not in TEXT_PARTS]}}}]
+    return {"properties": {**properties, "type": {"enum": kinds}, "file": file}, "anyOf": texts + others}
+
+
+def _extension() -> Schema:
+    """The request's own object `conclave`."""
+    tag = {"type": "string", "pattern": f"^{tags.VALUE.pattern}$"}
+    names = {"pattern": f"^{tags.NAME.pattern}$"}
+    about = "Tags of the call, which stand in its record; never sent to an expert."
+    of_call = {
+        "type": ["object", "null"],
+        "description": about,
+        "maxProperties": tags.MOST,
+        "propertyNames": names,
+        "additionalProperties": tag,
+    }
+    return {"type": "object", "properties": {"tags": of_call}}
+
+
+def _answers() -> dict[str, Schema]:
+    """What comes back."""
+    explained = {"conclave": {"type": "object", "description": "Which expert answered, and why."}}
+    choices = {"id": TEXT, "object": TEXT, "choices": OBJECTS}
+    numbers = {"type": "array", "items": {"type": "number"}}
+    vector = _object({"index": COUNT, "embedding": {"anyOf": [numbers, {**TEXT, "contentEncoding": "base64"}]}})
+    usage = _object({"prompt_tokens": COUNT, "total_tokens": COUNT})
+    checks = {"type": "object", "additionalProperties": TEXT}
+    return {
+        "Error": _object(
+            {"error": _object({"message": TEXT, "type": TEXT, "param": TEXT_OR_NULL, "code": TEXT_OR_NULL})}
+        ),
+        "ChatCompletion": _object(choices, explained),
+        "TextCompletion": _object(choices, explained),
+        "Embeddings": _object({"data": {"type": "array", "items": vector}}, {"usage": usage, **explained}),
+        "Moderation": _object({"results": OBJECTS}, explained),
+        "Model": _object({"id": TEXT, "object": {"const": "model"}, "created": COUNT, "owned_by": TEXT}),
+        "Models": _object({"object": {"const": "list"}, "data": {"type": "array", "items": ref("Model")}}),
+        "Deleted": _object({"id": TEXT, "object": {"const": "model"}, "deleted": {"const": False}}),
+        "Live": _object({"status": {"const": "ok"}}),
+        "Ready": _object({"status": {"enum": ["ok", "unready"]}, "checks": checks}),
+    }
+
+
+def _object(required: dict[str, Schema], more: Mapping[str, Schema] | None = None) -> Schema:
+    return {"type": "object", "required": list(required), "properties": {**required, **(more or {})}}

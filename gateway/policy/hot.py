@@ -1,0 +1,282 @@
+"""Keeps the policy in force up to date while the gateway serves: the last change wins, wherever it was made.
+
+Changes come from the configuration file, from the table of versions (a rollback, another replica) and from key files.
+What cannot be used is said in the log and in `/readyz`, and the version before it stays. A call never waits for any of
+this: a new version is made ready on a thread, and then one attribute is assigned.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import structlog
+
+from conclave.gateway.errors import Unavailable
+from conclave.gateway.policy.canonical import digest_of
+from conclave.gateway.policy.document import PolicyDocument
+from conclave.gateway.policy.meter import DIGEST_CHARS, PolicyMeter
+from conclave.gateway.policy.opening import Opened, Opener, keys_of
+from conclave.gateway.policy.published import Published, Version
+from conclave.gateway.policy.rules import Classify
+from conclave.gateway.policy.source import ConfigError, Problem
+from conclave.gateway.policy.watch import LOOK_S, WatchedFile
+from conclave.gateway.settings import Settings, load_settings
+from conclave.safety.audit.chain import stamp
+
+if TYPE_CHECKING:
+    from conclave.gateway.policy.store import PolicyStore, StoredVersion
+
+STOP_S: Final = 1.0  # at stop, for a look that is under way
+MOST_PROBLEMS: Final = 20  # of one file that are logged
+DEFAULTS: Final = "the defaults"  # what a version came from where there is no file
+
+log = structlog.get_logger()
+
+
+class LackingError(ConfigError):
+    """The file is right, but a key that it names is not there yet."""
+
+
+class Append(Protocol):
+    """Where rows of the record go: `Journal.append`."""
+
+    def __call__(self, row: Mapping[str, Any], /) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Makings:
+    """What versions are made of, kept in and told to."""
+
+    store: "PolicyStore"
+    opener: Opener
+    meter: PolicyMeter
+    classify: Classify
+    model_digest: str
+
+
+class HotPolicy:
+    """`published` is what calls read. All else here blocks, but for `following` and `state`: use it from a thread."""
+
+    def __init__(self, settings: Settings, makings: Makings, *, now_s: Callable[[], float] = time.perf_counter) -> None:
+        """The version to begin with. Raises OSError or ValueError for a key that cannot be read or sent."""
+        self._settings = settings
+        self._makings = makings
+        self._now_s = now_s
+        self._file = WatchedFile(settings.source, settings.seen) if settings.source is not None else None
+        self._file_digest, self._policy_said = digest_of(settings.policy), settings.policy_said
+        self._file_again = False
+        self._trouble: dict[str, str] = {}  # by where a change came from: why it was not taken
+        self._waiting: tuple[str, ...] = ()  # settings of the server half that changed
+        self._record: Append | None = None
+        opened, document = makings.opener.open(settings.policy), settings.policy
+        stored = makings.store.hear_file(document, source=str(settings.source or DEFAULTS))
+        if stored.digest != self._file_digest:  # a rollback, or what another replica published
+            document = _readable(stored)
+            opened = makings.opener.open(document, opened)
+        self._stored, self._opened = stored, opened
+        self.published = Published(self._version(stored, document, opened))
+        makings.meter.in_force(stored.number, stored.digest)
+        self._log(stored)
+
+    @property
+    def state(self) -> str:
+        """`ok`, or a note for people: what was not taken, or waits for a restart. It hinders no call."""
+        if self._trouble:
+            return f"note: a change was not taken ({', '.join(self._trouble)}); the log says why"
+        return f"note: server.{', server.'.join(self._waiting)}: waits for a restart" if self._waiting else "ok"
+
+    @asynccontextmanager
+    async def following(self, record: Append, *, every_s: float) -> AsyncIterator[None]:
+        """Record the version in force, and take every change until the block ends.
+
+        The file is looked at a few times a second, the table and the key files each `every_s`.
+        """
+        self._record = record
+        await asyncio.to_thread(self._write_row, self._stored)
+        stopping = asyncio.Event()
+        task = asyncio.create_task(self._follow(stopping, every_s), name="policy")
+        try:
+            yield
+        finally:
+            stopping.set()
+            await asyncio.wait({task}, timeout=STOP_S)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _follow(self, stopping: asyncio.Event, every_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + every_s
+        while not stopping.is_set():
+            everything = loop.time() >= due_s
+            if everything:
+                due_s = loop.time() + every_s
+            if everything or self._file is not None:
+                await asyncio.to_thread(self.look, everything=everything)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), min(LOOK_S, every_s))
+
+    def look(self, *, everything: bool = True) -> None:
+        """Look at the file, and unless told otherwise at the table and the key files; take what changed."""
+        if self._file is not None and (self._file.changed() or (everything and self._file_again)):
+            self._attempt("file", self._take_file)
+        if everything:
+            self._attempt("table", self._take_newest)
+            self._attempt("keys", self._take_keys)
+
+    def _take_file(self) -> None:
+        assert self._file is not None  # noqa: S101  as `look` has seen
+        began_s = self._now_s()
+        seen = self._file.take()
+        if isinstance(seen, str):
+            raise ConfigError((Problem(str(self._file.path), "", f"cannot be read: {seen}"),))
+        settings = load_settings(self._file.path, **self._settings.overrides)
+        digest = digest_of(settings.policy)
+        if digest != self._file_digest:
+            self._refuse_half_a_file(settings)
+            opened = self._open(settings)
+            stored = self._makings.store.hear_file(settings.policy, source=str(self._file.path))
+            self._file_digest, self._policy_said = digest, settings.policy_said
+            if stored.digest == digest:
+                self._install(stored, settings.policy, opened, began_s)
+            for warning in settings.warnings:
+                log.warning("policy.warning", reason=str(warning))
+        self._note_server(settings)
+
+    def _open(self, settings: Settings) -> Opened:
+        try:
+            return self._makings.opener.open(settings.policy, self._opened)
+        except OSError as error:
+            lacking = tuple(warning for warning in settings.warnings if warning.message.startswith("the key file"))
+            if not lacking:
+                raise
+            raise LackingError(lacking) from error
+
+    def _refuse_half_a_file(self, settings: Settings) -> None:
+        """A file without a policy half is valid, but in a running gateway it is one that is still being written."""
+        if self._policy_said and not settings.policy_said:
+            words = "the policy half is gone; write `policy: {}` if the defaults are meant"
+            raise ConfigError((Problem(f"{settings.source}:1", "", words),))
+
+    def _take_newest(self) -> None:
+        began_s = self._now_s()
+        number = self._makings.store.newest_number()
+        if number in (0, self._stored.number):
+            return
+        stored = self._makings.store.newest()
+        assert stored is not None  # noqa: S101  versions are never deleted
+        try:
+            document = stored.read()
+            opened = self._makings.opener.open(document, self._opened)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"version {stored.number} of the policy: {error}") from error
+        self._install(stored, document, opened, began_s)
+
+    def _take_keys(self) -> None:
+        document, before = self.published.current.document, self._opened.keys
+        keys = keys_of(document)
+        changed = [name for name, held in keys.items() if held != before[name]]
+        for name in changed:
+            if None in keys[name] and None not in before[name]:
+                raise ValueError(f"expert {name}: a key file is empty or gone; the key that it held stays in use")
+        if changed:
+            self._opened = self._makings.opener.open(document, self._opened)
+            self.published.current = self._version(self._stored, document, self._opened)
+            log.info("policy.keys_read", experts=changed)
+
+    def _install(self, stored: "StoredVersion", document: PolicyDocument, opened: Opened, began_s: float) -> None:
+        """Put the version in force, unless it is already."""
+        if stored.number == self._stored.number:
+            return
+        version = self._version(stored, document, opened)
+        self._write_row(stored)  # first: no call of the new version stands before it
+        self.published.current = version
+        self._stored, self._opened = stored, opened
+        took_s = self._now_s() - began_s
+        self._makings.meter.in_force(stored.number, stored.digest)
+        self._makings.meter.swapped(stored.origin, took_s)
+        self._log(stored, took_ms=round(took_s * 1000, 1))
+
+    def _version(self, stored: "StoredVersion", document: PolicyDocument, opened: Opened) -> Version:
+        return Version(
+            document,
+            opened.pool,
+            classify=self._makings.classify,
+            model_digest=self._makings.model_digest,
+            number=stored.number,
+            digest=stored.digest,
+        )
+
+    def _write_row(self, stored: "StoredVersion") -> None:
+        row = {"kind": "policy", "time": stamp(datetime.now(UTC)), "number": stored.number, "digest": stored.digest}
+        row |= {"origin": stored.origin, "source": stored.source, "author": stored.author}
+        if self._record is not None:
+            try:
+                self._record(row)
+            except Unavailable:  # the journal keeps the row until it can be written
+                log.warning("record.waits", kind="policy")
+
+    def _log(self, stored: "StoredVersion", *, took_ms: float | None = None) -> None:
+        log.info(
+            "policy.in_force",
+            number=stored.number,
+            digest=stored.digest[:DIGEST_CHARS],
+            origin=stored.origin,
+            source=stored.source,
+            author=stored.author,
+            took_ms=took_ms,
+        )
+
+    def _note_server(self, settings: Settings) -> None:
+        now, running = settings.server, self._settings.server
+        waiting = tuple(name for name in type(now).model_fields if getattr(now, name) != getattr(running, name))
+        if waiting and waiting != self._waiting:
+            log.warning("server.needs_restart", settings=waiting)
+        self._waiting = waiting
+
+    def _attempt(self, source: str, take: Callable[[], None]) -> None:
+        """`take`; what hinders it is said once, and tried again later unless only another edit can mend it."""
+        again = True
+        try:
+            take()
+        except ConfigError as error:
+            again = isinstance(error, LackingError)
+            self._reject(source, error.problems)
+        except (OSError, ValueError) as error:  # the policy is right, but a key or a folder is not there
+            self._reject(source, [Problem("", "", str(error))])
+        except Exception as error:  # noqa: BLE001  this task's edge: a database out of reach, for example
+            if source not in self._trouble:
+                log.warning("policy.look_failed", source=source, error=type(error).__name__)
+            self._trouble[source] = type(error).__name__
+        else:
+            again = False
+            if self._trouble.pop(source, None) is not None:
+                log.info("policy.accepted_again", source=source)
+        if source == "file":
+            self._file_again = again
+
+    def _reject(self, source: str, problems: Iterable[Problem]) -> None:
+        reasons = [str(problem) for problem in problems][:MOST_PROBLEMS]
+        said = "\n".join(reasons)
+        if said == self._trouble.get(source):
+            return
+        self._trouble[source] = said
+        self._makings.meter.rejected(source)
+        for reason in reasons:
+            log.warning("policy.rejected", source=source, reason=reason)
+
+
+def _readable(stored: "StoredVersion") -> PolicyDocument:
+    """The document of the version to begin with. Raises StateError."""
+    try:
+        return stored.read()
+    except ValueError as error:
+        from conclave.gateway.state.sql import StateError  # noqa: PLC0415  SQLAlchemy
+
+        raise StateError(
+            f"version {stored.number} of the policy {error}; `conclave policy rollback` to one that this Conclave knows"
+        ) from error
