@@ -13,9 +13,10 @@ ROOTS  := gateway router safety retrieval moe kernels
 CODE   := $(ROOTS) lints tests $(wildcard benchmarks)
 LINKS  := $(addprefix .typing/conclave/,$(ROOTS))
 RECIPE := pyproject.toml setup.py constraints.txt
+CLIENTS := $(addprefix tests/clients/,install node.txt openai2.txt openai2-tests.txt openai3.txt package.json package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check e2e bench docs-index schema install clean
+.PHONY: help run test check e2e clients bench soak docs-index schema install clean
 .DELETE_ON_ERROR:
 
 help:  ## List these commands (the default)
@@ -38,8 +39,14 @@ check: $(VENV)/.installed-dev $(LINKS)  ## Format, lint, types, who imports whom
 e2e: $(VENV)/.installed-dev  ## A real server, the real openai client, every answer checked
 	@$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
 
+clients: $(VENV)/.installed-dev tests/clients/.installed  ## Install other OpenAI clients beside ours, and run their tests
+	@$(BIN)/pytest tests/clients tests/conformance $(PYTEST_ARGS)
+
 bench: $(VENV)/.installed-dev  ## Measure the gateway against a bare pass-through (needs wrk)
 	@$(BIN)/python -m benchmarks.gateway $(ARGS)
+
+soak: $(VENV)/.installed-dev  ## 200,000 mixed requests, one in ten left midway: memory and record must hold (needs ten minutes)
+	@$(BIN)/python -m benchmarks.gateway.soak $(ARGS)
 
 docs-index: $(VENV)/.installed-dev  ## Index docs/ again for the quoting expert
 	@$(BIN)/python -m conclave.retrieval.docs build
@@ -51,6 +58,7 @@ schema: $(VENV)/.installed-dev  ## Write config/schema.json again from the polic
 install: $(VENV)/.installed-$(EXTRAS)  ## Install one extra and nothing else (EXTRAS=dev,train)
 
 clean:  ## Remove all that these commands made, but not the gateway's state in .conclave
+	@rm -rf $(addprefix tests/clients/,.installed .sdist .venv-node .venv-openai2 .venv-openai3 node_modules)
 	@rm -rf $(VENV) .typing build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -63,6 +71,10 @@ $(VENV)/.installed-%: $(RECIPE) | $(BIN)/pip
 	@echo "Installing conclave-gateway[$*] into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-input --constraint constraints.txt --editable '.[$*]'
 	@touch $@
+
+tests/clients/.installed: $(CLIENTS) | $(BIN)/pip
+	@echo "Installing the other OpenAI clients into tests/clients ..."
+	@tests/clients/install $(BIN)/python
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

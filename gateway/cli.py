@@ -169,7 +169,8 @@ def _announce(settings: "Settings", bound: "Bound", experts: Iterable[str]) -> N
 
     url = url_of(settings.server.host, bound.port)
     metrics = f"{url_of(settings.server.admin_host, bound.admin_port)}/metrics"
-    click.echo(f"Conclave serves {url}/v1 with {', '.join(experts)}. Metrics: {metrics}. Stop it with Ctrl-C.", err=True)
+    names = ", ".join(experts)
+    click.echo(f"Conclave serves {url}/v1 with {names}. Metrics: {metrics}. Stop it with Ctrl-C.", err=True)
     for warning in settings.warnings:
         click.echo(f"  note: {warning}", err=True)
     click.echo(

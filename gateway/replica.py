@@ -21,6 +21,7 @@ from conclave.gateway.experts.openai_http import HttpSessions
 from conclave.gateway.followers.runner import FollowerThread
 from conclave.gateway.followers.spans import Spans
 from conclave.gateway.pipeline import Pipeline
+from conclave.gateway.policy.document import ExpertSettings
 from conclave.gateway.policy.hot import HotPolicy, Makings
 from conclave.gateway.policy.meter import PolicyMeter
 from conclave.gateway.policy.opening import Opener
@@ -29,6 +30,7 @@ from conclave.gateway.record import Recorder
 from conclave.gateway.settings import ServerSettings, Settings
 from conclave.gateway.state.counters import LocalCounters
 from conclave.gateway.telemetry.names import chosen, provider
+from conclave.gateway.telemetry.native import wanted
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -161,13 +163,13 @@ class Providers(Mapping[str, str]):
     """`gen_ai.provider.name` by expert, of the policy in force and of those before it that were asked for."""
 
     policy: Published
-    known: dict[str, str] = field(default_factory=dict)
+    known: dict[str, tuple[ExpertSettings, str]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> str:
         expert = self.policy.current.document.experts.get(name)
-        if expert is not None:
-            self.known[name] = provider(expert.kind, expert.resolved_deployments()[0].model or "")
-        return self.known[name]
+        if expert is not None and (name not in self.known or self.known[name][0] is not expert):
+            self.known[name] = expert, provider(expert.kind, expert.resolved_deployments()[0].model or "")
+        return self.known[name][1]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.known)
@@ -194,12 +196,12 @@ def _open_exports(server: ServerSettings, registry: "CollectorRegistry", stack: 
     """What goes to a collector, if anything does; `stack` sends what is left, after the followers have ended."""
     telemetry, limit_s = server.telemetry, min(server.grace_s, FLUSH_S)
     spans = None
-    if telemetry.spans:
+    if telemetry.spans and wanted("TRACES", os.environ):
         from conclave.gateway.telemetry.otlp import SpanExport  # noqa: PLC0415  the extra `otlp`
 
         spans = SpanExport.open()
         stack.push_async_callback(asyncio.to_thread, spans.close, limit_s)
-    if telemetry.otlp_metrics:
+    if telemetry.otlp_metrics and wanted("METRICS", os.environ):
         from conclave.gateway.telemetry.push import MetricPush  # noqa: PLC0415  the extra `otlp`
 
         push = MetricPush.open(registry)

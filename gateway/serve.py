@@ -121,7 +121,6 @@ class Server:
                     await self._delay(doors.drain_delay_s)
         log.info("gateway.stopped")
 
-
     async def _delay(self, seconds: float) -> None:
         """Load balancers look now and then: until they have seen that readiness fails, they go on sending calls."""
         if seconds > 0:
@@ -176,13 +175,11 @@ class _Plane(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for one in self._acceptors:
-            one.close()
+            await one.aclose()
         await super().shutdown(sockets)
 
     def _connected(self) -> "Connection":
-        return self._connections(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
+        return self._connections(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     @asynccontextmanager
     async def open(self, door: socket.socket) -> AsyncIterator[None]:
@@ -237,9 +234,27 @@ class Acceptor:
             self._opening.add(opening)
             opening.add_done_callback(self._opening.discard)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
+        """Take no more; who was taken has a connection when this returns, and is told with the others."""
         self._loop.remove_reader(self._door)
         self._door.close()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+
+
+class Untold(int):
+    """The length of an answer that ends with its connection: no size is too much for it, and any end is its end."""
+
+    def __lt__(self, size: object) -> bool:
+        return False
+
+    def __ne__(self, size: object) -> bool:
+        return False
+
+    def __sub__(self, size: int) -> "Untold":
+        return self
+
+    __hash__ = int.__hash__
+    __eq__ = int.__eq__
 
 
 class Connection(HttpToolsProtocol):
@@ -269,6 +284,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._in_body = True
+        if self.parser.get_http_version() == "1.0":  # it knows no chunks
+            self.cycle.chunked_encoding = False
+            self.cycle.expected_content_length = Untold()
         if self.parting:
             self.cycle.keep_alive = False
 

@@ -159,7 +159,7 @@ class ServerSettings(Part):
         default=4096, ge=1, le=1_000_000, description="Calls in work at once, waiting for an expert included."
     )
     max_queue: int = Field(
-        default=256, ge=0, le=100_000, description="Calls that may stand in line when the gateway is overloaded."
+        default=1024, ge=0, le=100_000, description="Calls that may stand in line when the gateway is overloaded."
     )
     max_queue_s: float = Field(default=5.0, gt=0, le=600, description="How long a call may stand in line before a 429.")
     cors: CorsSettings = Field(default_factory=CorsSettings, description="Which web pages may use the API.")

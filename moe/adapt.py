@@ -219,9 +219,8 @@ class Adapted:
     def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._policy is None:
             raise RuntimeError("the hook outlived its policy")
-        given = dict(kwargs) if not args else {"input_ids": args[0]} | kwargs
         self._step = steps.read(
-            given,
+            steps.named(args, kwargs),
             policy=self._policy,
             limits=self._limits,
             memories=self._memories,

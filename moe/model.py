@@ -133,9 +133,8 @@ class ConclaveMoeForCausalLM(OlmoeForCausalLM):  # type: ignore[misc]  # as abov
         return True  # transformers looks for its decorator in this file, and it is used in experts.py
 
     def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = dict(kwargs) if not args else {"input_ids": args[0]} | kwargs
         step = steps.read(
-            given,
+            steps.named(args, kwargs),
             policy=self.blocks[0].policy,
             limits=self.limits,
             memories=self._memories,

@@ -8,7 +8,7 @@ expert, never looks at a later token of the sequence and never sees which text t
 """
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 import torch
@@ -211,12 +211,3 @@ def best(scored: Scored, choice: Tensor, k: int) -> Choice:
     """The k best columns of `choice` [T, N], weighted by their scores."""
     index = torch.topk(choice, k, dim=-1).indices  # [T, k]
     return Choice(index, scored.scores.gather(1, index))
-
-
-def without(routing: Routing, gone: Tensor) -> Routing:
-    """The same routing less the slots `gone` [T, K] bool; the weights that stay are left as they are."""
-    return replace(
-        routing,
-        index=torch.where(gone, routing.experts, routing.index),
-        weight=torch.where(gone, 0.0, routing.weight),
-    )

@@ -4,8 +4,8 @@ It reads masks and the cache's length, nothing else. Memory of sequences is tied
 """
 
 import weakref
-from collections.abc import Mapping, MutableMapping
-from typing import Any
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, Final
 
 import torch
 
@@ -20,6 +20,14 @@ class Memories:
 
     def of(self, cache: object | None) -> MutableMapping[int, Tensor] | None:
         return None if cache is None else self._by_cache.setdefault(cache, {})
+
+
+ARGUMENTS: Final = ("input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds")
+
+
+def named(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a decoder's forward by name, also those that were given by place."""
+    return {**dict(zip(ARGUMENTS, args, strict=False)), **kwargs}
 
 
 def read(  # noqa: PLR0913  one argument for each thing that a step may depend on

@@ -222,7 +222,7 @@ async def _main(rounds: int, seconds: float, times: float, within_s: float, *, s
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--seconds", default=4.0, show_default=True, help="Of each measurement.")
 @click.option("--times", default=2.0, show_default=True, help="How much more is offered than can be served.")
-@click.option("--within-s", default=2.0, show_default=True, help="An answer that comes later is of no use.")
+@click.option("--within-s", default=5.0, show_default=True, help="An answer that comes later is of no use.")
 @click.option("--stream", is_flag=True, help="Streams of 50 chunks instead of plain answers.")
 def main(rounds: int, seconds: float, times: float, within_s: float, *, stream: bool) -> None:
     """Offer a gateway more than it can serve, and say how much it serves."""

@@ -38,7 +38,9 @@ def install() -> None:
     _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", LITELLM_PACKAGE])
     home = FOLDER / "portkey"
     home.mkdir(parents=True, exist_ok=True)
-    (home / "package.json").write_text(json.dumps({"private": True, "overrides": {"@hono/node-server": PORTKEY_SERVER}}))
+    (home / "package.json").write_text(
+        json.dumps({"private": True, "overrides": {"@hono/node-server": PORTKEY_SERVER}})
+    )
     _run(["npm", "install", "--silent", "--no-fund", "--no-audit", PORTKEY_PACKAGE], cwd=home)
 
 

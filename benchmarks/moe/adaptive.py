@@ -133,7 +133,7 @@ def arm(
 
 @click.command(help=__doc__)
 @click.option("--model", "folder", type=click.Path(path_type=Path, exists=True), help="Instead of Markov domains.")
-@click.option("--base-steps", default=500, show_default=True)
+@click.option("--base-steps", default=400, show_default=True)
 @click.option("--steps", default=150, show_default=True)
 def main(folder: Path | None, base_steps: int, steps: int) -> None:
     base, stream, test, domains = markov(base_steps) if folder is None else shipped(folder)

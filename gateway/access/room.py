@@ -3,8 +3,9 @@
 What runs short is the event loop, not places: a thousand streams that wait for slow experts cost it next to nothing, a
 hundred that speak at once may be all that it can do. So calls enter freely until the loop itself is late (`LAG_S`), and
 `max_calls` bounds only the memory and the open files. Then they wait, each tenant in its own line, the lines in turn,
-and enter as the loop keeps up. When the queue is full, the longest line's newest call goes: a tenant alone may use all
-of the queue, and none can keep another out of it. It knows no request, and never cuts a call that is in work.
+and enter as the loop keeps up. The queue is long, for bursts; where it has not been empty for as long as a call may
+wait, it is kept to half a second. When it is full, the longest line's newest call goes: a tenant alone may use all of
+it, and none can keep another out of it. It knows no request, and never cuts a call that is in work.
 """
 
 import asyncio
@@ -17,9 +18,11 @@ from typing import Final
 
 from conclave.gateway.errors import DeadlineExceeded, Overloaded
 
-TICK_S: Final = 0.01  # between two looks at the loop, while there are calls: 100 a second, 3 us each
+TICK_S: Final = 0.01  # between two looks at the loop, while calls come
+IDLE_TICK_S: Final = 0.1  # while those that came only wait for their experts
 LAG_S: Final = 0.05  # later than this, the loop has more to do than it can; docs/operations.md has the measurement
 LEAST: Final = 16  # calls always may be in work: if the loop is late with fewer, it is the machine's doing, not theirs
+STANDING_S: Final = 0.5  # a queue that does not empty any more is kept so short: it is no burst
 BATCH: Final = 32  # calls that enter at a look: at 1.4 ms a call, more than a core can do until the next
 DECAY: Final = 0.5  # of what is known of the rate, for each second of waiting
 FIRST_RATE: Final = 100.0  # calls a second, until one was measured
@@ -44,7 +47,7 @@ class Room:
         self,
         *,
         max_calls: int = 4096,
-        max_queue: int = 256,
+        max_queue: int = 1024,
         max_wait_s: float = 5.0,
         now_s: Callable[[], float] = time.monotonic,
         uniform: Callable[[], float] = random.random,
@@ -61,6 +64,8 @@ class Room:
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = 0.0
         self._lag_s = 0.0
+        self._came = False  # a call, since the last look
+        self._empty_s = now_s()  # when the queue was empty last
         self._entering = 0  # from the queue, since the last look
         self._entered = 0.0  # before that, and the seconds that there was a queue: both fade
         self._waited_s = 0.0
@@ -70,7 +75,7 @@ class Room:
     @property
     def full(self) -> bool:
         """Whether a newcomer can neither enter nor stand in line, unless another goes for it."""
-        return self.queued >= self._max_queue and (self.queued > 0 or not self._vacant())
+        return self.queued >= self._places() and (self.queued > 0 or not self._vacant())
 
     @property
     def lag_s(self) -> float:
@@ -97,8 +102,8 @@ class Room:
         if self.queued or not self._vacant():
             return False
         self.in_work += 1
-        if self._timer is None:
-            self._look_later()
+        if not self._came:
+            self._come()
         return True
 
     async def enter(self, tenant: str, deadline_s: float) -> None:
@@ -108,12 +113,14 @@ class Room:
         if self.full:
             self._make_room(tenant)
         now_s = self._now_s()
+        if not self.queued:
+            self._empty_s = now_s
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = Waiter(place, min(now_s + self._max_wait_s, deadline_s))
         self._lines.setdefault(tenant, deque()).append(waiter)
         self.queued += 1
-        if self._timer is None:
-            self._look_later()
+        if not self._came:
+            self._come()
         try:
             await place
         except asyncio.CancelledError:
@@ -139,9 +146,24 @@ class Room:
             return self.in_work < self._max_calls
         return self.in_work < self._max_calls and self._lag_s <= LAG_S and self._now_s() - self._due_s <= LAG_S
 
-    def _look_later(self) -> None:
-        self._due_s = self._now_s() + TICK_S
-        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._look)
+    def _places(self) -> int:
+        """How many may stand in line now."""
+        if not self.queued or self._now_s() - self._empty_s < self._max_wait_s:
+            return self._max_queue
+        return min(self._max_queue, max(LEAST, int(self._rate() * STANDING_S)))
+
+    def _come(self) -> None:
+        """The first call since the last look: the next look is soon."""
+        self._came = True
+        if self._timer is not None:
+            if self._due_s - self._now_s() <= TICK_S:
+                return
+            self._timer.cancel()
+        self._look_in(TICK_S)
+
+    def _look_in(self, seconds: float) -> None:
+        self._due_s = self._now_s() + seconds
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _look(self) -> None:
         now_s = self._now_s()
@@ -150,11 +172,13 @@ class Room:
             self._fade(now_s - self._due_s + TICK_S)
         if self.queued:
             self._send_home(now_s)
-            self._let_in(min(BATCH if self._lag_s <= LAG_S else LEAST - self.in_work, self._max_calls - self.in_work))
+            most = BATCH if self._lag_s <= LAG_S else max(1, LEAST - self.in_work)
+            self._let_in(min(most, self._max_calls - self.in_work))
         if self.in_work or self.queued:
-            self._look_later()
+            self._look_in(TICK_S if self._came or self.queued else IDLE_TICK_S)
         else:
             self._timer, self._lag_s = None, 0.0
+        self._came = False
 
     def _fade(self, passed_s: float) -> None:
         kept = DECAY ** min(passed_s, 10.0)
@@ -212,9 +236,13 @@ class Room:
     def _longest(self) -> int:
         return max(map(len, self._lines.values()), default=0)
 
+    def _rate(self) -> float:
+        """Calls a second that enter while there is a queue."""
+        rate = self._entered / self._waited_s if self._waited_s >= MEASURED_S else FIRST_RATE
+        return max(rate, 1 / MOST_WAIT_S)
+
     def _overloaded(self) -> Overloaded:
         """When to come back: once all who wait now have entered, at the measured rate; spread over as long again."""
-        rate = self._entered / self._waited_s if self._waited_s >= MEASURED_S else FIRST_RATE
-        empty_s = max(self.queued, 1) / max(rate, 1 / MOST_WAIT_S)
+        empty_s = max(self.queued, 1) / self._rate()
         wait_s = min(max(empty_s * (1 + self._uniform()), LEAST_WAIT_S), MOST_WAIT_S)
         return Overloaded("the gateway has more calls than it can serve now; try again later", retry_after_s=wait_s)

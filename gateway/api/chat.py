@@ -12,7 +12,9 @@ from conclave.gateway.api.body import ModelName, StreamOptions, checked, decode
 from conclave.gateway.call import ModelRequest
 from conclave.gateway.policy.rules import PART_NEEDS
 
+FORMAT_NEEDS: Final = {"json_object": "json_mode", "json_schema": "json_schema"}
 TOOL_ROLES: Final = frozenset({"tool", "function"})  # who reports what a tool did
+HISTORY: Final = frozenset({"tool_calls", "function_call", "audio"})  # what an assistant did beside speaking
 
 
 class Part(Struct):
@@ -28,8 +30,6 @@ class Message(Struct):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
     tool_calls: list[dict[str, Any]] | None = None
-    function_call: dict[str, Any] | None = None
-    audio: dict[str, Any] | None = None
 
 
 class ResponseFormat(Struct):
@@ -74,26 +74,31 @@ def parse(body: bytes) -> ModelRequest:
         model=known.model,
         stream=bool(known.stream),
         include_usage=bool(known.stream_options and known.stream_options.include_usage),
-        needs=frozenset(_needs(known)),
+        needs=frozenset(_needs(known, raw["messages"])),
     )
 
 
-def _needs(body: ChatBody) -> set[str]:
+def _needs(body: ChatBody, messages: list[dict[str, Any]]) -> set[str]:
     """The capabilities that an expert must have to do what was asked."""
-    asked = {
-        "tools": body.tools or body.functions,
-        "n": body.n and body.n > 1,
-        "logprobs": body.logprobs,
-        "json_mode": body.response_format and body.response_format.type == "json_object",
-        "json_schema": body.response_format and body.response_format.type == "json_schema",
-        "audio": body.audio or (body.modalities and "audio" in body.modalities),
-    }
-    needs = {need for need, wanted in asked.items() if wanted}
-    for message in body.messages:
-        if isinstance(message.content, list):
-            needs |= {PART_NEEDS[part.type] for part in message.content if part.type in PART_NEEDS}
-        if message.tool_calls or message.function_call or message.role in TOOL_ROLES:
-            needs.add("tools")  # an expert without tools would not know whose words these are
-        if message.audio:
-            needs.add("audio")
+    needs: set[str] = set()
+    if body.tools or body.functions:
+        needs.add("tools")
+    if body.n is not None and body.n > 1:
+        needs.add("n")
+    if body.logprobs:
+        needs.add("logprobs")
+    if body.response_format is not None and body.response_format.type in FORMAT_NEEDS:
+        needs.add(FORMAT_NEEDS[body.response_format.type])
+    if body.audio or (body.modalities and "audio" in body.modalities):
+        needs.add("audio")
+    parts = [part for message in body.messages if isinstance(message.content, list) for part in message.content]
+    needs |= {PART_NEEDS[part.type] for part in parts if part.type in PART_NEEDS}
+    if not (HISTORY.isdisjoint(set().union(*messages)) and TOOL_ROLES.isdisjoint([one.role for one in body.messages])):
+        needs |= {need for message in messages for need in _needs_of_history(message)}
     return needs
+
+
+def _needs_of_history(message: dict[str, Any]) -> set[str]:
+    """An expert without tools, or ears, would not know what to make of what was called, or said, before."""
+    calls = message["role"] in TOOL_ROLES or message.get("tool_calls") or message.get("function_call")
+    return ({"tools"} if calls else set()) | ({"audio"} if message.get("audio") else set())

@@ -265,7 +265,7 @@ class Answer:
 
 def trace_of(head: RequestHead, *, spans: bool) -> Trace | None:
     """Where the call stands: with `spans` inside the HTTP request's own span, else where the client says."""
-    if spans and (current := get_current_span().get_span_context()).is_valid:
+    if spans and (current := get_current_span().get_span_context()).is_valid and not current.is_remote:
         state = current.trace_state.to_header()
         return Trace.below(current.trace_id, current.span_id, flags=int(current.trace_flags), state=state)
     return passed_on(head.traceparent, head.tracestate) if head.traceparent is not None else None

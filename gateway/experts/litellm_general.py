@@ -6,7 +6,7 @@ and with it the connection.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -159,9 +159,7 @@ class GeneralUpstream:
         """The reading task: it ends with None or a failure in the queue, and leaves no connection open."""
         ended: ExpertFailed | None = None
         try:
-            async with aclosing(self._chunks(await self._runtime.litellm())) as chunks:
-                async for chunk in chunks:
-                    await self._found.put(chunk)
+            await self._ask(await self._runtime.litellm())
         except ExpertFailed as error:
             ended = error
         except Exception as error:  # noqa: BLE001  litellm raises whatever a provider's client raises
@@ -169,21 +167,23 @@ class GeneralUpstream:
             log.info("expert.failed", expert=self._at.expert, error=type(error).__name__, kind=ended.kind)
         await self._found.put(ended)
 
-    async def _chunks(self, litellm: Any) -> AsyncGenerator[Chunk, None]:
-        keywords = self._keywords(litellm)
+    async def _ask(self, litellm: Any) -> None:
+        keywords, found = self._keywords(litellm), self._found
         if self._prompt.operation == "embeddings":
-            vectors = await litellm.aembedding(**keywords)
-            yield _listed(vectors)
+            await found.put(_listed(await litellm.aembedding(**keywords)))
             return
         answer = await litellm.acompletion(**keywords)
         if not self._prompt.stream:
-            yield plain(answer, answer_id=answer.id)
+            await found.put(plain(answer, answer_id=answer.id))
             return
-        try:
-            async for chunk in _streamed(answer, self._at):
-                yield chunk
-        finally:
-            await answer.aclose()
+        writer: Writer | None = None
+        async with aclosing(answer):
+            async for event in answer:
+                if writer is None:
+                    model = str(event.model or self._at.model)
+                    writer = Writer(str(event.id), model, created=int(self._at.wall_s()))
+                for chunk in writer.parsed(event, finishes=True):
+                    await found.put(chunk)
 
     def _keywords(self, litellm: Any) -> dict[str, Any]:
         """What litellm is asked with. Raises ExpertFailed for what the provider cannot do."""
@@ -216,15 +216,6 @@ class GeneralUpstream:
                 raise ExpertFailed(f"this expert's provider has no {other}", kind="rejected", code="unsupported")
         asked = litellm_request.parameters(body, allowed, defaults=place.params, drop=place.drop)
         return asked | {name: value for name, value in keywords.items() if value is not None}
-
-
-async def _streamed(answer: Any, at: Endpoint) -> AsyncIterator[Chunk]:
-    writer: Writer | None = None
-    async for event in answer:
-        if writer is None:
-            writer = Writer(str(event.id), str(event.model or at.model), created=int(at.wall_s()))
-        for chunk in writer.parsed(event, finishes=True):
-            yield chunk
 
 
 def _listed(answer: Any) -> Chunk:

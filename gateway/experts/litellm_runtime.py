@@ -6,12 +6,14 @@ Importing takes 5 s of CPU and 170 MB, so the event loop never does it.
 """
 
 import asyncio
+import gc
 import importlib
 import importlib.util
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import Any, Final
@@ -88,12 +90,25 @@ def load() -> ModuleType:
     from conclave.gateway.experts.litellm_rehearsal import rehearse  # noqa: PLC0415  it needs what this page loads
 
     os.environ.update(ENVIRONMENT)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_collections():
         warnings.simplefilter("ignore")  # its own deprecations say nothing to an operator
         litellm = importlib.import_module("litellm")
         _hush(litellm)
         rehearse(litellm)
     return litellm
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """What is made within stays for good, so no collection looks at it: each would stop the event loop, too."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 def _hush(litellm: ModuleType) -> None:

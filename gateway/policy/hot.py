@@ -18,11 +18,12 @@ import structlog
 from conclave.gateway.errors import Unavailable
 from conclave.gateway.policy.canonical import digest_of
 from conclave.gateway.policy.document import PolicyDocument
+from conclave.gateway.policy.load import forbidden_addresses
 from conclave.gateway.policy.meter import DIGEST_CHARS, PolicyMeter
 from conclave.gateway.policy.opening import Opened, Opener, keys_of
 from conclave.gateway.policy.published import Published, Version
 from conclave.gateway.policy.rules import Classify
-from conclave.gateway.policy.source import ConfigError, Problem
+from conclave.gateway.policy.source import ConfigError, Problem, dotted
 from conclave.gateway.policy.watch import LOOK_S, WatchedFile
 from conclave.gateway.settings import Settings, load_settings
 from conclave.safety.audit.chain import stamp
@@ -72,10 +73,11 @@ class HotPolicy:
         self._trouble: dict[str, str] = {}  # by where a change came from: why it was not taken
         self._waiting: tuple[str, ...] = ()  # settings of the server half that changed
         self._record: Append | None = None
+        self._allowed = settings.server.egress.open(settings.trusted_hosts).allowed
         opened, document = makings.opener.open(settings.policy), settings.policy
         stored = makings.store.hear_file(document, source=str(settings.source or DEFAULTS))
         if stored.digest != self._file_digest:  # a rollback, or what another replica published
-            document = _readable(stored)
+            document = self._first(stored)
             opened = makings.opener.open(document, opened)
         self._stored, self._opened = stored, opened
         self.published = Published(self._version(stored, document, opened))
@@ -138,6 +140,7 @@ class HotPolicy:
         digest = digest_of(settings.policy)
         if digest != self._file_digest:
             self._refuse_half_a_file(settings)
+            self._refuse_addresses(settings.policy)
             opened = self._open(settings)
             stored = self._makings.store.hear_file(settings.policy, source=str(self._file.path))
             self._file_digest, self._policy_said = digest, settings.policy_said
@@ -170,11 +173,34 @@ class HotPolicy:
         stored = self._makings.store.newest()
         assert stored is not None  # noqa: S101  versions are never deleted
         try:
-            document = stored.read()
+            document = self._read(stored)
             opened = self._makings.opener.open(document, self._opened)
         except (OSError, ValueError) as error:
             raise ValueError(f"version {stored.number} of the policy: {error}") from error
         self._install(stored, document, opened, began_s)
+
+    def _read(self, stored: "StoredVersion") -> PolicyDocument:
+        """The document. Raises ValueError if it cannot be read, or names an address where no expert may be."""
+        document = stored.read()
+        self._refuse_addresses(document)
+        return document
+
+    def _first(self, stored: "StoredVersion") -> PolicyDocument:
+        """As `_read`, of the version to begin with. Raises StateError."""
+        try:
+            return self._read(stored)
+        except ValueError as error:
+            from conclave.gateway.state.sql import StateError  # noqa: PLC0415  SQLAlchemy
+
+            raise StateError(
+                f"version {stored.number} of the policy, which is in force, {error}; "
+                "go back to another one: `conclave policy list`, `conclave policy rollback`"
+            ) from error
+
+    def _refuse_addresses(self, document: PolicyDocument) -> None:
+        """By what the running server half allows: a changed one waits for a restart."""
+        for problem in forbidden_addresses(document, self._allowed, dotted):
+            raise ValueError(f"cannot be used: {problem.key}: {problem.message}")
 
     def _take_keys(self) -> None:
         document, before = self.published.current.document, self._opened.keys
@@ -268,15 +294,3 @@ class HotPolicy:
         self._makings.meter.rejected(source)
         for reason in reasons:
             log.warning("policy.rejected", source=source, reason=reason)
-
-
-def _readable(stored: "StoredVersion") -> PolicyDocument:
-    """The document of the version to begin with. Raises StateError."""
-    try:
-        return stored.read()
-    except ValueError as error:
-        from conclave.gateway.state.sql import StateError  # noqa: PLC0415  SQLAlchemy
-
-        raise StateError(
-            f"version {stored.number} of the policy {error}; `conclave policy rollback` to one that this Conclave knows"
-        ) from error

@@ -5,7 +5,7 @@ key, and the name that the gateway was called by. Its durations are those of the
 messages, and a span for each part of an endpoint would say nothing: all three are off.
 """
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -37,6 +37,12 @@ def native(
         "auto_configure": False,  # what exports the spans is opened with the replica
         "exclude": exclude,
     }
+
+
+def wanted(signal: str, environ: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's variables let `signal` (TRACES, METRICS) go out at all: they can switch it off."""
+    off = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return not off and environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower() != "none"
 
 
 class Tracers(TracerProvider):

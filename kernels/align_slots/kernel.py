@@ -1,7 +1,7 @@
 """Sorts slots by expert into blocks of one expert each, on the device, without atomics: the same order at every run.
 
-One program an expert. It counts what comes before it and writes its own slots, so nothing waits for the host. Slots without work
-are in no block.
+One program an expert. It counts what comes before it and writes its own slots, so nothing waits for the host. Slots
+without work are in no block.
 """
 
 import triton
@@ -53,6 +53,7 @@ def align_slots(
         tl.store(slots_ptr + first * BLOCK_M + place, s, mask=here > 0)
         rank += tl.sum(here, 0)
     pad = mine + tl.arange(0, BLOCK_M)
-    tl.store(slots_ptr + first * BLOCK_M + pad, tl.zeros((BLOCK_M,), tl.int32) + num_slots, mask=pad < my_blocks * BLOCK_M)
+    fill = tl.zeros((BLOCK_M,), tl.int32) + num_slots
+    tl.store(slots_ptr + first * BLOCK_M + pad, fill, mask=pad < my_blocks * BLOCK_M)
     for b in range(0, my_blocks):
         tl.store(block_expert_ptr + first + b, e)

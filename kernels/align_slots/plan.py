@@ -7,7 +7,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Blocks of `block_m` rows, each of one expert. A row holds a slot (token * k + position), or S where it is padding."""
+    """Blocks of `block_m` rows, each of one expert. A row holds a slot (token * k + position), or S for padding."""
 
     slots: torch.Tensor  # [most_blocks * block_m] int32
     block_expert: torch.Tensor  # [most_blocks] int32

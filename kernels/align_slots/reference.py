@@ -6,7 +6,7 @@ from conclave.kernels.align_slots.plan import Plan, most_blocks
 
 
 def align_slots_reference(ids: torch.Tensor, *, experts: int, block_m: int) -> Plan:
-    """`ids [T, k]` -> the plan; rows past the last block hold S, block_expert there -1 (the kernel leaves both unwritten)."""
+    """`ids [T, k]` -> the plan. Past its last block stand S and -1, where the kernel writes nothing."""
     flat = ids.reshape(-1).long()
     total = flat.numel()
     known = (flat >= 0) & (flat < experts)

@@ -14,8 +14,9 @@ def combine(y: torch.Tensor, ids: torch.Tensor, *, experts: int, dtype: torch.dt
     check_ids(ids)
     check_same_device(y=y, ids=ids)
     tokens, top_k = ids.shape
-    if y.shape[0] != tokens * top_k or not y.is_contiguous() or not ids.is_contiguous():
-        raise ValueError(f"y must be contiguous with T * k = {tokens * top_k} rows, ids contiguous; y is {tuple(y.shape)}")
+    slots = tokens * top_k
+    if y.shape[0] != slots or not y.is_contiguous() or not ids.is_contiguous():
+        raise ValueError(f"y must have T * k = {slots} rows, and y and ids be contiguous; y is {tuple(y.shape)}")
     hidden = y.shape[1]
     out = torch.empty(tokens, hidden, dtype=dtype, device=y.device)
     block = min(BLOCK_H, triton.next_power_of_2(hidden))

@@ -1,4 +1,4 @@
-"""Adds up each token's slots: `out[t] = sum_j y[t * k + j]`, over the slots that have work; the others were never written."""
+"""Adds up each token's slots: `out[t] = sum_j y[t * k + j]`, over slots with work; the others were never written."""
 
 import triton
 import triton.language as tl

@@ -1,4 +1,4 @@
-"""`route_topk`: checks and launch. Every routing policy that drops, cuts, merges or reweights experts is an input here."""
+"""`route_topk`: checks and launch. A policy that drops, cuts, merges or reweights experts is an input here."""
 
 import torch
 import triton
@@ -23,9 +23,9 @@ def route_topk(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`logits [T, E + nulls]` -> `ids [T, k]` int32, `weights [T, k]` float32; -1 and 0 where there is no work.
 
-    `bias [E + nulls]` moves the choice and not the weight; `remap [E]` int32 sends an expert's work to another, or to none
-    with -1; `scale [E]` multiplies an expert's weight. Renormalising comes last, over what is left. Equal scores: the lower
-    column. Raises `ValueError` on sizes that do not belong together.
+    `bias [E + nulls]` moves the choice and not the weight; `remap [E]` int32 sends an expert's work to another, or to
+    none with -1; `scale [E]` multiplies an expert's weight. Renormalising comes last, over what is left. Equal
+    scores: the lower column. Raises `ValueError` on sizes that do not belong together.
     """
     if logits.dim() != 2 or logits.dtype not in FLOATS:  # noqa: PLR2004  tokens by columns
         raise ValueError(f"logits must be floats [T, E + nulls], not {logits.dtype} {tuple(logits.shape)}")

@@ -1,7 +1,7 @@
 """Tile sizes, and what a launch needs to know of the machine: programs, TMA or pointers, how products are taken.
 
-The sizes are starting points from published H200 tables and from compiled facts (registers, shared memory); none has been
-tuned on a GPU by us.
+The sizes are starting points from published H200 tables and from compiled facts (registers, shared memory); none has
+been tuned on a GPU by us.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ HOPPER = 9
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One program's share: `rows` slots (or tokens) by `cols` weight rows, `depth` of the summed dimension at a time."""
+    """One program's share: `rows` slots by `cols` weight rows, `depth` of the summed dimension at a time."""
 
     rows: int
     cols: int
@@ -61,5 +61,5 @@ def rows_argument(tensor: torch.Tensor, block: list[int]) -> tuple[Any, bool]:
 
 
 def f32_dot(dtype: torch.dtype) -> bool:
-    """Multiply in float32: float32 itself, and bf16 where the interpreter would multiply its bits (Triton 3.5 to 3.9)."""
+    """Multiply in float32: float32 itself, and bf16 where Triton's interpreter would multiply its bits (3.5 to 3.9)."""
     return dtype == torch.float32 or (dtype == torch.bfloat16 and interpreted())

@@ -1,7 +1,7 @@
 """Pieces that several kernels share: the order of tiles, loading rows of weights, the activation.
 
-Rows of weights come by TMA where `TMA` is set (`w` is then a tensor descriptor, which gives zeros past the last column), else
-through a pointer with masks, for sizes that no descriptor takes and for chips before sm_90.
+Rows of weights come by TMA where `TMA` is set (`w` is then a tensor descriptor, which gives zeros past the last
+column), else through a pointer with masks, for sizes that no descriptor takes and for chips before sm_90.
 """
 
 import triton
@@ -19,7 +19,7 @@ def swizzle(tile, num_m, num_n, GROUP_M: tl.constexpr):
 
 @triton.jit
 def load_rows(w, row, rows_end, k, K, stride, TMA: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
-    """`w[row : row + BLOCK_N, k : k + BLOCK_K]`, zero past K. Past `rows_end` TMA gives the next matrix: finite, unused."""
+    """`w[row : row + BLOCK_N, k : k + BLOCK_K]`, zero past K. Past `rows_end` TMA gives rows of the next matrix."""
     if TMA:
         tile = w.load([row, k])
     else:

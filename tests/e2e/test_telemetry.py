@@ -244,6 +244,14 @@ def test_with_spans_off_a_trace_goes_on_as_it_came_and_nothing_else_does(start: 
     assert len(upstream.output().splitlines()) == before
 
 
+def test_spans_that_the_variables_switch_off_are_as_if_they_were_off(start: Start, upstream: Process) -> None:
+    came = f"00-{(trace := new_trace())}-{PARENT}-01"
+    gateway = start(telemetry={"spans": True}, OTEL_SDK_DISABLED="true")
+    gateway.post(ask("echo"), traceparent=came)
+    assert traced(upstream, trace) == [["echo", came, "-"]]
+    assert "span_id" not in gateway.rows()[0]["trace"]
+
+
 def test_what_waits_is_sent_at_the_stop_and_never_again(start: Start, collector: Collector) -> None:
     """A restart reads the rows of the process before it, and must not tell them again."""
     later = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "60000"}

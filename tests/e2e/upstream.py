@@ -5,7 +5,7 @@
 `echo` answers, `paced` streams a word each 20 ms for 2 s, `stall` says one word and then nothing, `silent` says nothing
 at all, `cut` closes the connection after three words, `broken` sends an event that is no JSON, `lying` announces more
 bytes than it sends, `busy` answers 429, `down` answers 500, `picky` answers 400, `html` answers a page. `FAULT.N`
-streams N words of WORDS and then has one of FAULTS; `whole` says them all or, after an assistant message, what it
+streams N words of WORDS and then has one of FAULTS; `flood` streams 200 MB; `whole` says them all or, after an assistant message, what it
 lacks. A line on stdout says `closed MODEL` whenever the peer left before the answer was whole, and `traced MODEL TRACEPARENT
 TRACESTATE` for a request that came with a trace context (`-` for no state).
 """
@@ -124,6 +124,10 @@ async def stream(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
         return
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
     writer.write(event(model, {"role": "assistant", "content": ""}))
+    if model == "flood":
+        for _ in range(2000):
+            writer.write(event(model, {"content": "x" * 100_000}))
+            await writer.drain()
     fault, _, count = model.partition(".")
     if fault in FAULTS or model == "whole":
         await say(writer, request, fault, int(count or len(WORDS)))

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from conclave.gateway.experts.providers import PROVIDERS
 from conclave.gateway.policy import schema
 from conclave.gateway.policy.document import CATEGORIES
 from conclave.gateway.policy.source import ConfigError
@@ -26,7 +27,9 @@ def nothing_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No experts and no settings in the environment, no conclave.yaml in the folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CONCLAVE_SECRETS_DIR", str(tmp_path / "secrets"))
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OLLAMA_HOST", "VLLM_BASE_URL", "CONCLAVE_CONFIG"):
+    keys = [f"{provider.prefix}_API_KEY" for provider in PROVIDERS]
+    urls = ("OPENAI_BASE_URL", "OLLAMA_HOST", "VLLM_BASE_URL", "AWS_BEARER_TOKEN_BEDROCK", "VERTEXAI_PROJECT")
+    for name in (*keys, *urls, "OPENAI_API_KEY", "AZURE_API_KEY", "BEDROCK_MODEL", "CONCLAVE_CONFIG"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -107,21 +110,22 @@ def test_a_file_that_was_named_and_is_not_there_is_an_error_not_the_defaults(mon
 
 def test_without_anything_the_quoting_expert_serves_alone() -> None:
     policy = load_settings().policy
-    assert list(policy.experts) == ["quoting"]
+    assert list(policy.experts) == ["quoting", "encoder"]
     assert policy.default == ("quoting",)
 
 
 def test_a_found_expert_serves_and_the_quoting_one_is_there_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     policy = load_settings().policy
-    assert list(policy.experts) == ["openai", "quoting"]
+    assert next(iter(policy.experts)) == "openai"
+    assert list(policy.experts)[-2:] == ["quoting", "encoder"]
     assert policy.default == ("openai",)
 
 
 def test_a_file_that_names_experts_is_not_added_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     Path("c.yaml").write_text("policy: {experts: {mine: {base_url: http://h/v1, model: m}}}")
-    assert list(load_settings(Path("c.yaml")).policy.experts) == ["mine", "quoting"]
+    assert list(load_settings(Path("c.yaml")).policy.experts) == ["mine", "quoting", "encoder"]
 
 
 def test_a_file_without_experts_may_name_the_found_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,9 +198,10 @@ def test_every_setting_stands_in_the_reference() -> None:
 
 def test_the_reference_with_all_its_examples_switched_on_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
     Path("all.yaml").write_text(switched_on())
     settings = load_settings(Path("all.yaml"))
-    assert list(settings.policy.experts) == ["fast", "strong", "local", "quoting"]
+    assert list(settings.policy.experts) == ["fast", "strong", "local", "claude", "nova", "quoting", "encoder"]
     assert [str(warning) for warning in settings.warnings if "second_key" not in warning.message] == []
 
 

@@ -154,23 +154,13 @@ def test_prepared_layers_answer_in_int8_until_they_are_dropped() -> None:
     assert not [name for name in model.state_dict() if "conclave" in name]
 
 
-def test_the_name_must_be_registered_before_a_model_is_built_with_it() -> None:
-    code = "import transformers as t; c = t.OlmoeConfig(num_hidden_layers=1, hidden_size=16, intermediate_size=8, "
-    code += (
-        "num_attention_heads=2, vocab_size=8); t.AutoModelForCausalLM.from_config(c, experts_implementation='conclave')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert 'experts_implementation="conclave" is not supported' in done.stderr
-
-
-@pytest.mark.parametrize("missing", ["triton", "numba", "transformers"])
-def test_a_missing_extra_leaves_the_reference_and_the_cpu_path(missing: str) -> None:
+def test_without_triton_numba_and_transformers_torch_alone_serves() -> None:
     """A finder that knows no such package stands in for a machine without it; the root is first on the path too."""
-    code = f"""
+    code = """
 import sys
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == {missing!r}:
+        if name.split(".")[0] in ("triton", "numba", "transformers"):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Missing())
 import conclave.kernels, torch

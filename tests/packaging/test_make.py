@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OLD_PYTHON = '#!/bin/sh\n[ "$1" = --version ] && { echo "Python 3.9.2"; exit 0; }\nexit 1\n'
-KNOBS = {"PYTHON", "VENV", "EXTRAS", "WITH", "ARGS", "PYTEST_ARGS"}  # what a surrounding `make test` was given is not ours
+KNOBS = {"PYTHON", "VENV", "EXTRAS", "WITH", "ARGS", "PYTEST_ARGS"}  # what a surrounding make was given is not ours
 NO_VENV = '#!/bin/sh\ncase "$2" in *ensurepip*) exit 1 ;; esac\nexit 0\n'
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

@@ -230,3 +230,22 @@ async def test_an_empty_room_looks_at_the_loop_no_more() -> None:
     room.try_enter()
     room.leave()
     await until(lambda: room._timer is None)
+
+
+async def test_a_queue_that_no_longer_empties_is_kept_short() -> None:
+    """A burst may wait in a long line; with a steady overload every call would wait as long as that line is."""
+    clock = FakeClock()
+    room = room_of(clock, max_queue=200, max_wait_s=5)
+    room.try_enter()
+    tasks = await waiting(room, *["a"] * 60)
+    assert room.turn_away("a") is None
+    for _ in range(11):
+        clock.advance(0.5)
+        for _ in range(10):
+            room.leave()
+        await asyncio.sleep(0.02)
+        if room.turn_away("a") is None:
+            tasks += await waiting(room, *["a"] * 10)
+    assert room.queued >= LEAST
+    assert room.turn_away("a") is not None
+    await cancel(tasks)

@@ -28,6 +28,12 @@ def test_readiness_is_asked_anew_each_time(registry: CollectorRegistry) -> None:
     assert client.get("/livez").status_code == 200
 
 
+def test_a_note_is_shown_and_hinders_nothing(registry: CollectorRegistry) -> None:
+    answer = TestClient(create_admin_app(lambda: {"journal": "ok", "policy": "note: a change waits"}, registry))
+    ready = answer.get("/readyz")
+    assert (ready.status_code, ready.json()["checks"]["policy"]) == (200, "note: a change waits")
+
+
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions", "/docs", "/openapi.json"])
 def test_it_takes_no_calls_and_shows_nothing_else(registry: CollectorRegistry, path: str) -> None:
     assert TestClient(create_admin_app(dict, registry)).get(path).status_code == 404

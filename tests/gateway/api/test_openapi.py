@@ -76,10 +76,8 @@ def test_every_reference_leads_somewhere() -> None:
     assert {"ChatBody", "EmbeddingsBody", "Error"} <= named
 
 
-jsonschema = pytest.importorskip("jsonschema", reason="the package jsonschema is not installed")
-
-
 def valid(name: str, value: Any) -> bool:
+    jsonschema = pytest.importorskip("jsonschema", reason="the package jsonschema is not installed")
     schema = {**DOCUMENT["components"]["schemas"][name], "components": DOCUMENT["components"]}
     return bool(jsonschema.Draft202012Validator(schema).is_valid(value))
 

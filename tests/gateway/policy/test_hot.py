@@ -1,7 +1,9 @@
 """The policy in force follows its file, the table and the key files; what cannot be used leaves it as it was."""
 
 import asyncio
+import gc
 import os
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,9 @@ from sqlalchemy import text
 from conclave.gateway.errors import Unavailable
 from conclave.gateway.experts.openai_http import HttpSessions
 from conclave.gateway.experts.pool import Pool
+from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.hot import HotPolicy, Makings
+from conclave.gateway.policy.load import complete
 from conclave.gateway.policy.meter import PolicyMeter
 from conclave.gateway.policy.opening import Opener
 from conclave.gateway.policy.store import PolicyStore
@@ -113,6 +117,21 @@ async def test_a_changed_file_is_a_new_version_and_the_same_file_none(gateway: G
     assert gateway.metric("conclave_policy_version", conclave_policy_digest=digest) == 2
     assert gateway.metric("conclave_policy_version", conclave_policy_digest=first.digest[:12]) is None
     assert gateway.metric("conclave_policy_swap_duration_seconds_count") == 1
+
+
+async def test_an_old_version_is_forgotten_once_no_call_holds_it(gateway: Gateway) -> None:
+    hot = gateway.begin()
+    call = hot.published.current
+    old = weakref.ref(call)
+    gc.disable()  # a cycle would keep it until a collection, and for ever what was there at start
+    try:
+        gateway.write("b", model="other")
+        look(hot)
+        assert old() is call
+        del call
+        assert old() is None
+    finally:
+        gc.enable()
 
 
 async def test_experts_that_did_not_change_are_the_same_in_the_new_version(gateway: Gateway) -> None:
@@ -395,6 +414,21 @@ async def test_a_version_in_force_that_cannot_be_read_at_start_says_what_to_do(g
         connection.execute(text("UPDATE policy_versions SET document = '{}' WHERE number = 2"))
     gateway.registry = CollectorRegistry()
     with pytest.raises(StateError, match=r"version 2 .* somebody changed the table; .*conclave policy rollback"):
+        gateway.begin()
+
+
+async def test_a_version_that_asks_where_no_expert_may_be_is_not_taken(gateway: Gateway) -> None:
+    """The file is checked when it is read; a version in the table may be older than what is allowed now."""
+    hot = gateway.begin()
+    said = PolicyDocument.model_validate({"experts": {"a": {"base_url": "http://169.254.169.254/v1", "model": "m"}}})
+    gateway.store.add(complete(said, {}), origin="rollback", source="version 0", author=None)
+    with structlog.testing.capture_logs() as logged:
+        hot.look()
+    ((source, reason),) = rejections(logged)
+    assert source == "table"
+    assert reason.startswith("version 2 of the policy: cannot be used: policy.experts.a.base_url: ")
+    gateway.registry = CollectorRegistry()
+    with pytest.raises(StateError, match=r"version 2 of the policy, .* policy\.experts\.a\.base_url"):
         gateway.begin()
 
 

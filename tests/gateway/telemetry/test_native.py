@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from opentelemetry.trace import INVALID_SPAN, Span, Tracer, TracerProvider
 from starlette.testclient import TestClient
 
-from conclave.gateway.telemetry.native import Tracers, native
+from conclave.gateway.telemetry.native import Tracers, native, wanted
 
 
 class Remembering(Tracer, TracerProvider):
@@ -62,6 +62,19 @@ def test_a_span_of_a_request_says_nothing_that_its_client_chose() -> None:
     tracers.provider = remembering
     TestClient(app(tracers)).get("/served?key=sk-secret", headers={"host": "secret.example", "x-a": "secret"})
     assert "secret" not in str(remembering.started)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, True),
+        ({"OTEL_SDK_DISABLED": "True"}, False),
+        ({"OTEL_TRACES_EXPORTER": "none"}, False),
+        ({"OTEL_METRICS_EXPORTER": "none", "OTEL_TRACES_EXPORTER": "otlp"}, True),
+    ],
+)
+def test_the_variables_can_switch_a_signal_off(environ: dict[str, str], expected: bool) -> None:
+    assert wanted("TRACES", environ) is expected
 
 
 def test_without_tracers_or_before_they_have_a_provider_a_request_is_served_all_the_same() -> None:

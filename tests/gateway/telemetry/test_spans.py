@@ -228,10 +228,10 @@ def test_a_call_without_spans_of_its_own_has_none(trace: dict[str, Any] | None) 
     assert list(told(changed(trace=trace), PROVIDERS)) == []
 
 
-def hostile(text: str) -> dict[str, Any]:
+def hostile(text: str, ending: str) -> dict[str, Any]:
     """The row of a call whose client and whose experts wrote `text` wherever they can write."""
     row = changed(
-        model=text, finish_reason=text, answer_model=text, code=text, tags={"team": text}, ending="failed", status=502
+        model=text, finish_reason=text, answer_model=text, code=text, tags={"team": text}, ending=ending, status=502
     )
     row["trace"]["response_id"] = text
     row["segments"] = [{"origin": "user", "place": "messages[0]", "text": text}]
@@ -243,16 +243,20 @@ def hostile(text: str) -> dict[str, Any]:
     [SAID, "Bearer sk-abc def", "two\nlines", "<script>", "x" * 129, "päss", "a,b", "{}"],
     ids=["sentence", "key", "newline", "markup", "long", "not ascii", "comma", "braces"],
 )
-def test_what_people_and_experts_write_is_in_no_span(text: str) -> None:
-    said = [span.attributes for span in told(hostile(text), PROVIDERS)]
+@pytest.mark.parametrize("ending", ["answered", "failed"])
+def test_what_people_and_experts_write_is_in_no_span(text: str, ending: str) -> None:
+    said = [span.attributes for span in told(hostile(text, ending), PROVIDERS)]
     values = [value for about in said for value in about.values()]
     assert text not in values
     assert [text] not in values
 
 
-@given(st.text(alphabet=string.printable + "éλ☃\u202e", min_size=12).filter(lambda text: " " in text.strip()))
-def test_no_sentence_ever_gets_into_a_span(text: str) -> None:
-    said = json.dumps([span.attributes for span in told(hostile(text), PROVIDERS)], ensure_ascii=False)
+@given(
+    st.text(alphabet=string.printable + "éλ☃\u202e", min_size=12).filter(lambda text: " " in text.strip()),
+    st.sampled_from(["answered", "failed", "refused", "client_gone"]),
+)
+def test_no_sentence_ever_gets_into_a_span(text: str, ending: str) -> None:
+    said = json.dumps([span.attributes for span in told(hostile(text, ending), PROVIDERS)], ensure_ascii=False)
     assert text not in said
     assert json.dumps(text, ensure_ascii=False)[1:-1] not in said
 
