@@ -20,6 +20,7 @@ import msgspec
 from conclave.gateway.experts.api import Expert
 from conclave.gateway.experts.litellm_expert import LiteLLMExpert
 from conclave.gateway.experts.litellm_runtime import Runtime
+from conclave.gateway.experts.litellm_transport import CONNECT
 from conclave.gateway.experts.openai_http import HttpSessions, OpenAIExpert
 from conclave.gateway.prompt import Prompt
 
@@ -96,7 +97,8 @@ async def measured(port: int, rounds: int, chunks: int) -> dict[str, list[float]
     """Microseconds of CPU a chunk, by way and round."""
     url, runtime, sessions = f"http://127.0.0.1:{port}", Runtime(), HttpSessions()
     litellm = await runtime.litellm()
-    direct = LiteLLMExpert("direct", MODEL, runtime=runtime, session=sessions.get, api_key="k", base_url=url)
+    CONNECT.set(sessions.to)  # for the last way: over the same connections as the others
+    direct = LiteLLMExpert("direct", MODEL, runtime=runtime, sessions=sessions, api_key="k", base_url=url)
     plain = OpenAIExpert("openai", f"{url}/v1", "m", session=sessions.get)
 
     async def wrapped() -> None:

@@ -211,9 +211,9 @@ class _Plane(uvicorn.Server):
 class Acceptor:
     """Takes new connections as they come; uvloop takes one each turn of the event loop (as libuv does since 1.46).
 
-    A turn takes milliseconds once there is work, and who is not taken waits in the kernel, for as long as it takes, where
-    nobody can tell it that there is no room. Measured with 600 new connections a second, of which 240 could be served:
-    without it two calls were in work while 800 connections waited, and nobody was refused.
+    A turn takes milliseconds once there is work, and who is not taken waits in the kernel, for as long as it takes,
+    where nobody can tell it that there is no room. Measured with 600 new connections a second, of which 240 could be
+    served: without it two calls were in work while 800 connections waited, and nobody was refused.
     """
 
     def __init__(self, door: socket.socket, connected: Callable[[], asyncio.Protocol]) -> None:

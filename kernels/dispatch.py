@@ -53,9 +53,11 @@ def conclave_experts(
     self: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
 ) -> torch.Tensor:
     """The forward of an experts module: `[T, H]`, `[T, k]`, `[T, k]` -> `[T, H]`; an id outside `[0, E)` is no work."""
-    why = unsupported(self)
-    if why is not None or torch.compiler.is_compiling():
-        _count("grouped_mm", why or "torch is compiling")
+    compiling = torch.compiler.is_compiling()  # into one graph, which a count or a log line would break
+    why = None if compiling else unsupported(self)
+    if compiling or why is not None:
+        if not compiling:
+            _count("grouped_mm", why)
         ids, weights = without_sentinels(top_k_index, top_k_weights, experts=self.num_experts)
         forwarded: torch.Tensor = grouped_mm_experts_forward(self, hidden_states, ids, weights)
         return forwarded

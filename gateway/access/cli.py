@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from conclave.gateway.access.keys import StoredKey
     from conclave.gateway.settings import ServerSettings
 
-JOURNAL: Final = "conclave.keys.journal"  # in click's meta: an OpenJournal, from who knows the journal
+JOURNAL: Final = "keys_journal"  # in click's meta: an OpenJournal, from who knows the journal
 Append = Callable[[Mapping[str, object]], object]
 OpenJournal = Callable[["ServerSettings"], AbstractContextManager[Append]]
 

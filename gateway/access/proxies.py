@@ -32,7 +32,7 @@ class Proxies:
         return bool(self._networks)
 
     def source(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        """The address of the client, as text. Measured: 0.1 us without proxies, 8 us with one."""
+        """The address of the client, as text. Measured: 0.2 us without proxies, 17 us with one."""
         if not self._networks:
             return peer
         at = address(peer)

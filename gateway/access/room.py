@@ -21,7 +21,8 @@ from conclave.gateway.errors import DeadlineExceeded, Overloaded
 TICK_S: Final = 0.01  # between two looks at the loop, while calls come
 IDLE_TICK_S: Final = 0.1  # while those that came only wait for their experts
 LAG_S: Final = 0.05  # later than this, the loop has more to do than it can; docs/operations.md has the measurement
-LEAST: Final = 16  # calls always may be in work: if the loop is late with fewer, it is the machine's doing, not theirs
+HOLD_S: Final = 0.2  # up to here who leaves is replaced: a loop may be late because of others, or of refusals
+LEAST: Final = 64  # calls always may be in work: they alone cannot make it late, with 0.3 ms a turn for each
 STANDING_S: Final = 0.5  # a queue that does not empty any more is kept so short: it is no burst
 BATCH: Final = 32  # calls that enter at a look: at 1.4 ms a call, more than a core can do until the next
 DECAY: Final = 0.5  # of what is known of the rate, for each second of waiting
@@ -137,8 +138,8 @@ class Room:
     def leave(self) -> None:
         """The work of a call is done; the next may begin."""
         self.in_work -= 1
-        if self.queued and self._vacant():
-            self._let_in(1)
+        if self.queued and (self._lag_s <= HOLD_S or self._vacant()):
+            self._let_in(min(1, self._max_calls - self.in_work))
 
     def _vacant(self) -> bool:
         """Whether one more may enter: there is a place, and the loop was in time at the last look, and is now."""
@@ -147,10 +148,12 @@ class Room:
         return self.in_work < self._max_calls and self._lag_s <= LAG_S and self._now_s() - self._due_s <= LAG_S
 
     def _places(self) -> int:
-        """How many may stand in line now."""
-        if not self.queued or self._now_s() - self._empty_s < self._max_wait_s:
+        """How many may stand in line now: those who could enter in time at the rate that was measured."""
+        if not self.queued:
             return self._max_queue
-        return min(self._max_queue, max(LEAST, int(self._rate() * STANDING_S)))
+        is_burst = self._now_s() - self._empty_s < self._max_wait_s
+        wait_s = self._max_wait_s if is_burst else STANDING_S
+        return min(self._max_queue, max(LEAST, int(self._rate() * wait_s)))
 
     def _come(self) -> None:
         """The first call since the last look: the next look is soon."""

@@ -14,6 +14,8 @@ from conclave.gateway.call import ModelRequest
 from conclave.gateway.errors import InvalidRequest
 
 HEADER: Final = "x-conclave-tags"
+EXTENSION: Final = "conclave"  # the field of a body that is Conclave's own
+IN_BODY: Final = f"{EXTENSION}.tags"
 MOST: Final = 8
 NAME: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,62}[!-~])?")
@@ -29,21 +31,21 @@ def tagged(parse: Parse, header: str | None) -> Parse:
 
     def with_tags(body: bytes) -> ModelRequest:
         request = parse(body)
-        own = request.body.get("conclave")
+        own = request.body.get(EXTENSION)
         if header is None and (not isinstance(own, dict) or own.get("tags") is None):
             return request
         extension = own if isinstance(own, dict) else {}
         tags = {**(of_header(header) if header is not None else NONE), **of_body(extension.get("tags"))}
         if len(tags) > MOST:
-            raise InvalidRequest(f"a call may have {MOST} tags, not {len(tags)}", param="conclave.tags")
-        return replace(request, body={**request.body, "conclave": {**extension, "tags": tags}})
+            raise InvalidRequest(f"a call may have {MOST} tags, not {len(tags)}", param=IN_BODY)
+        return replace(request, body={**request.body, EXTENSION: {**extension, "tags": tags}})
 
     return with_tags
 
 
 def tags_of(request: ModelRequest) -> Mapping[str, str]:
     """The tags of a request that `tagged` has read."""
-    own = request.body.get("conclave")
+    own = request.body.get(EXTENSION)
     tags = own.get("tags") if isinstance(own, dict) else None
     return tags if isinstance(tags, dict) else NONE
 
@@ -68,8 +70,8 @@ def of_body(tags: Any) -> Mapping[str, str]:
     if tags is None:
         return NONE
     if not isinstance(tags, dict):
-        raise InvalidRequest('conclave.tags must be an object such as {"team": "search"}', param="conclave.tags")
-    return _checked(tags, "conclave.tags")
+        raise InvalidRequest('conclave.tags must be an object such as {"team": "search"}', param=IN_BODY)
+    return _checked(tags, IN_BODY)
 
 
 def _checked(tags: Mapping[Any, Any], where: str) -> Mapping[str, str]:

@@ -188,7 +188,7 @@ class Respond:
     async def _turned_away(self, scope: Scope, send: Send) -> bool:
         """Answer 429 before anything is opened: an overloaded gateway must be able to say no for next to nothing.
 
-        Who has no good key goes the usual way, and is counted there. Measured: 12 us, of 1,400 for a call that is served.
+        Who has no good key goes the usual way, and is counted there.
         """
         found = dict(scope["headers"])
         tenant = self._pipeline().access.tenant_of(found.get(b"authorization", b"").decode("latin-1"))

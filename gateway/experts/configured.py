@@ -97,11 +97,13 @@ def _behind_litellm(
 
     if not litellm_runtime.is_installed():
         raise ValueError(f"expert {name}: kind litellm needs litellm: {litellm_runtime.INSTALL}")
+    if place.base_url:
+        _sessions_to(name, place.base_url, sessions)
     return litellm_expert.LiteLLMExpert(
         name,
         place.model or "",
         runtime=litellm_runtime.shared(),
-        session=sessions.get,
+        sessions=sessions,
         api_key=api_key,
         base_url=place.base_url,
         params=place.params,

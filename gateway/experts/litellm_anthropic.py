@@ -18,7 +18,6 @@ from conclave.gateway.experts.litellm_dialect import Account, Question
 from conclave.gateway.experts.litellm_errors import event_failure
 from conclave.gateway.prompt import Prompt
 
-BASE_URL: Final = "https://api.anthropic.com"
 PASSED: Final = frozenset({"top_k", "cache_control"})  # that go on under their own name
 FETCHES: Final = ("https",)  # pictures that Anthropic gets for itself
 
@@ -42,7 +41,7 @@ USUAL: Final = b'"text_delta"'
 class AnthropicDialect:
     def __init__(self, account: Account) -> None:
         self._account = account
-        root = (account.base_url or BASE_URL).removesuffix("/messages").removesuffix("/v1")
+        root = account.base_url.removesuffix("/messages").removesuffix("/v1")
         self._url = f"{root}/v1/messages"
         self._known: frozenset[str] = frozenset()
 

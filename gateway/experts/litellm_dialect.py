@@ -52,6 +52,6 @@ class Account:
 
     model: str
     api_key: str
-    base_url: str | None
+    base_url: str
     defaults: Mapping[str, Any]
     drop: bool

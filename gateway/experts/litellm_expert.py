@@ -7,7 +7,7 @@ else through litellm's client (`litellm_general`). A server that speaks the Open
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from conclave.gateway.experts.api import Upstream
@@ -15,14 +15,15 @@ from conclave.gateway.experts.endpoint import Endpoint, Lingering, TimeLimits
 from conclave.gateway.experts.litellm_dialect import Account, Dialect
 from conclave.gateway.experts.litellm_request import NATIVE, PARAMETERS
 from conclave.gateway.experts.litellm_runtime import Runtime
+from conclave.gateway.experts.openai_http import HttpSessions
 from conclave.gateway.prompt import Prompt
-
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
 
 DROP: Final = "drop_params"  # the operator's leave to send less than was asked
 NO_KEY: Final = "none"  # said to the provider, whose 401 then says it all; litellm would look for one by itself
-KEYED: Final = ("anthropic", "gemini")
+ROOTS: Final[Mapping[str, str]] = {  # of the providers whose format we speak ourselves
+    "anthropic": "https://api.anthropic.com",
+    "gemini": "https://generativelanguage.googleapis.com",
+}
 HEADERS: Final[Mapping[str, str]] = {
     "content-type": "application/json",
     "accept": "application/json, text/event-stream",
@@ -40,7 +41,7 @@ class LiteLLMExpert:
         model: str,
         *,
         runtime: Runtime,
-        session: "Callable[[], ClientSession]",
+        sessions: HttpSessions,
         api_key: str | None = None,
         base_url: str | None = None,
         params: Mapping[str, Any] | None = None,
@@ -60,7 +61,7 @@ class LiteLLMExpert:
             model=model_there,
             api_key=api_key,
             headers=HEADERS,
-            session=session,
+            session=sessions.to(base_url or ROOTS[provider]) if base_url or provider in ROOTS else sessions.get,
             limits=limits,
             stream_usage=True,
             lingering=Lingering(limits.linger_s),
@@ -70,10 +71,13 @@ class LiteLLMExpert:
         self._runtime = runtime
         given = dict(params or {})
         drop = bool(given.pop(DROP, False))
-        if provider in KEYED:
+        if provider in ROOTS:
             api_key = api_key or NO_KEY
-        self._dialect = _dialect(provider, Account(model_there, api_key or NO_KEY, base_url, given, drop))
-        self._place = litellm_general.Place(model, api_key, base_url, given, drop, (api_key,) if api_key else ())
+        self._dialect = _dialect(
+            provider, Account(model_there, api_key or NO_KEY, base_url or ROOTS.get(provider, ""), given, drop)
+        )
+        secrets = (api_key,) if api_key else ()
+        self._place = litellm_general.Place(model, api_key, base_url, given, drop, sessions.to, secrets)
         self._direct, self._general = litellm_direct, litellm_general.GeneralUpstream
 
     def open(self, prompt: Prompt, *, deadline_s: float) -> Upstream:

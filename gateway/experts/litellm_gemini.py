@@ -18,7 +18,6 @@ from conclave.gateway.experts.litellm_dialect import Account, Question
 from conclave.gateway.experts.litellm_errors import event_failure
 from conclave.gateway.prompt import Prompt
 
-BASE_URL: Final = "https://generativelanguage.googleapis.com"
 PASSED: Final = frozenset({"top_k", "safety_settings"})  # that go on under their own name
 PROVIDER: Final = "gemini"
 VERSIONS: Final = ("v1", "v1alpha", "v1beta")
@@ -98,7 +97,7 @@ class GeminiDialect:
         )
 
     def _url(self, *, stream: bool, version: str) -> str:
-        root = self._account.base_url or BASE_URL
+        root = self._account.base_url
         if root.rpartition("/")[2] not in VERSIONS:
             root = f"{root}/{version}"
         verb = "streamGenerateContent?alt=sse" if stream else "generateContent"

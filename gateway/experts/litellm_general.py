@@ -8,7 +8,7 @@ and with it the connection.
 import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import structlog
@@ -21,6 +21,7 @@ from conclave.gateway.experts.endpoint import Endpoint
 from conclave.gateway.experts.litellm_chunks import ENCODE, Writer, plain
 from conclave.gateway.experts.litellm_errors import exception_failure
 from conclave.gateway.experts.litellm_runtime import Runtime
+from conclave.gateway.experts.litellm_transport import CONNECT, Connect
 from conclave.gateway.prompt import Prompt
 
 AHEAD: Final = 64  # chunks that are read before they are asked for
@@ -37,7 +38,8 @@ class Place:
     base_url: str | None
     params: Mapping[str, Any]
     drop: bool
-    secrets: tuple[str, ...] = field(default=())
+    connect: Connect
+    secrets: tuple[str, ...] = ()
 
 
 class GeneralUpstream:
@@ -158,6 +160,7 @@ class GeneralUpstream:
     async def _read(self) -> None:
         """The reading task: it ends with None or a failure in the queue, and leaves no connection open."""
         ended: ExpertFailed | None = None
+        CONNECT.set(self._place.connect)  # in this task's context alone
         try:
             await self._ask(await self._runtime.litellm())
         except ExpertFailed as error:

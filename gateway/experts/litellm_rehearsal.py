@@ -46,8 +46,8 @@ EVENTS: Final[tuple[dict[str, Any], ...]] = (
 
 def rehearse(litellm: ModuleType) -> list[Chunk]:
     """What two answers become; whoever calls this wants only that it was done once."""
-    anthropic = AnthropicDialect(Account("claude-haiku-4-5", "no-key", None, {}, drop=False))
-    gemini = GeminiDialect(Account("gemini-2.5-flash", "no-key", None, {}, drop=False))
+    anthropic = AnthropicDialect(Account("claude-haiku-4-5", "no-key", "https://localhost", {}, drop=False))
+    gemini = GeminiDialect(Account("gemini-2.5-flash", "no-key", "https://localhost", {}, drop=False))
     return _asked(litellm, anthropic, MESSAGE, EVENTS) + _asked(litellm, gemini, CANDIDATE, (CANDIDATE,))
 
 

@@ -156,7 +156,6 @@ def _host(base_url: str) -> str:
 def _headers(api_key: str | None) -> dict[str, str]:
     headers = {
         "Content-Type": "application/json",
-        "Accept": "application/json, text/event-stream",
         "Accept-Encoding": "identity",
         "User-Agent": "conclave-gateway",
     }

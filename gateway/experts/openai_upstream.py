@@ -41,6 +41,7 @@ ERROR_WAIT_S: Final = 2.0  # for the words of a failure that is known already
 LARGE_BYTES: Final = 1024 * 1024  # aiohttp wants larger bodies as a file: it sends those in pieces
 BROKEN: Final = (aiohttp.ClientError, HttpProcessingError, OSError, TimeoutError)
 DONE: Final = b"[DONE]"
+ACCEPT: Final = {True: "text/event-stream", False: "application/json"}  # a server may go by it, not by `stream`
 NO_EVENT: Final = (b"{", b"[", b"<")  # how JSON and HTML begin, and no line of an event stream
 
 
@@ -94,7 +95,7 @@ class _Upstream(ABC):
         return await self._at.session().post(
             self._at.url_of(self._prompt.operation),
             data=body if len(body) < LARGE_BYTES else io.BytesIO(body),
-            headers={**self._at.headers, **self._prompt.headers} if self._prompt.headers else self._at.headers,
+            headers={**self._at.headers, **self._prompt.headers, "Accept": ACCEPT[self._prompt.stream]},
             allow_redirects=False,
         )
 

@@ -332,6 +332,6 @@ class PolicyDocument(Part):
     audit: Audit = Field(default_factory=Audit, description="What the record keeps.")
     tags: dict[TagName, tuple[TagValue, ...]] = Field(
         default_factory=dict,
-        description="Request tags that are metric labels, with the values told apart; all other values count as `other`.",
+        description="Request tags that are metric labels, with the values told apart; all others count as `other`.",
     )
     tenants: dict[ModelName, TenantOverrides] = Field(default_factory=dict, description="What is different by tenant.")

@@ -87,8 +87,8 @@ class HotPolicy:
     @property
     def state(self) -> str:
         """`ok`, or a note for people: what was not taken, or waits for a restart. It hinders no call."""
-        if self._trouble:
-            return f"note: a change was not taken ({', '.join(self._trouble)}); the log says why"
+        if self._trouble:  # a copy: a thread may write to it meanwhile
+            return f"note: a change was not taken ({', '.join(list(self._trouble))}); the log says why"
         return f"note: server.{', server.'.join(self._waiting)}: waits for a restart" if self._waiting else "ok"
 
     @asynccontextmanager
@@ -167,11 +167,9 @@ class HotPolicy:
 
     def _take_newest(self) -> None:
         began_s = self._now_s()
-        number = self._makings.store.newest_number()
-        if number in (0, self._stored.number):
+        stored = self._makings.store.newest_but(self._stored)
+        if stored is None:
             return
-        stored = self._makings.store.newest()
-        assert stored is not None  # noqa: S101  versions are never deleted
         try:
             document = self._read(stored)
             opened = self._makings.opener.open(document, self._opened)
@@ -216,7 +214,7 @@ class HotPolicy:
 
     def _install(self, stored: "StoredVersion", document: PolicyDocument, opened: Opened, began_s: float) -> None:
         """Put the version in force, unless it is already."""
-        if stored.number == self._stored.number:
+        if (stored.number, stored.digest) == (self._stored.number, self._stored.digest):
             return
         version = self._version(stored, document, opened)
         self._write_row(stored)  # first: no call of the new version stands before it

@@ -52,10 +52,14 @@ class PolicyStore:
         self._database = database
         self._now = now
 
-    def newest_number(self) -> int:
-        """Cheap, to ask every few seconds; 0 if there is none."""
+    def newest_but(self, known: StoredVersion) -> StoredVersion | None:
+        """The newest version, if there is one and it is another than this. Cheap, to ask every few seconds."""
+        at = policy_versions.c
         with self._database.read() as connection:
-            return connection.execute(select(func.max(policy_versions.c.number))).scalar() or 0
+            newest = connection.execute(select(at.number, at.digest).order_by(at.number.desc()).limit(1)).first()
+        if newest is None or (newest.number, newest.digest) == (known.number, known.digest):
+            return None
+        return self.newest()
 
     def newest(self) -> StoredVersion | None:
         with self._database.read() as connection:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 INTERVAL_MS: Final = 60_000.0
 DEFINED: Final[Mapping[str, names.Metric]] = {
-    names.prometheus(metric).removesuffix("_total"): metric for metric in (*names.METRICS, *names.POLICY_METRICS)
+    names.prometheus(metric).removesuffix("_total"): metric
+    for metric in (*names.METRICS, *names.POLICY_METRICS, *names.FRONT_METRICS)
 }
 
 log = structlog.get_logger()

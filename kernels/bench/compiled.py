@@ -3,8 +3,8 @@
     python -m conclave.kernels.bench.compiled > compiled.jsonl   # about a second a kernel
 
 One JSON object a kernel: registers, stack and spills (LDL), shared memory, and how many instructions of each kind that
-matters: HGMMA (Hopper's tensor cores), HMMA (the older ones), UTMALDG (TMA loads), LDGSTS (cp.async), LDG128 (16-byte
-loads). It says nothing about speed, races or a misaligned descriptor. Needs TRITON_INTERPRET unset: the choice is made at
+matters: HGMMA (tensor cores of Hopper), HMMA (the older ones), UTMALDG (TMA loads), LDGSTS (cp.async), LDG128 (16-byte
+loads). It says nothing about speed, races or a misaligned descriptor. Needs TRITON_INTERPRET unset: that is read at
 import.
 """
 

@@ -12,6 +12,7 @@ These borders are reasoned from bytes and tiles, not tuned on a GPU. All buffers
 CUDA graph can hold the calls.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -33,6 +34,7 @@ SPLITS = (1, 2, 4)
 DECODE_TILES = (Tile(16, 64, 64, 4, 5), Tile(32, 64, 64, 4, 5), Tile(64, 64, 64, 4, 4))
 GATE_UP_TILES = (Tile(64, 128, 64, 4, 3), Tile(128, 64, 64, 8, 4))
 DOWN_TILES = (Tile(64, 128, 64, 4, 3), Tile(128, 256, 64, 8, 3))
+HALF_BYTES = 2  # of an element, for which the tiles above are written
 SMALL_ROWS = 96  # rows an expert up to which prefill blocks are 64 rows, above 128
 
 
@@ -73,7 +75,7 @@ def _decode(
     direct: bool,
 ) -> torch.Tensor:
     experts = w1.shape[0]
-    tile = DECODE_TILES[0] if direct else decode_tile(ids.numel(), experts=experts)
+    tile = sized(DECODE_TILES[0] if direct else decode_tile(ids.numel(), experts=experts), x)
     plan = None if direct else align_slots(ids, experts=experts, block_m=tile.rows)
     blocks = ids.numel() if plan is None else len(plan.block_expert)
     split_k = choose_split(blocks, w1.shape[1] // 2, cols=tile.cols, wanted=programs(x.device, per_sm=2))
@@ -89,11 +91,16 @@ def _prefill(
 ) -> torch.Tensor:
     experts, slots = w1.shape[0], ids.numel()
     large = slots > SMALL_ROWS * min(experts, slots)
-    up, down = GATE_UP_TILES[large], DOWN_TILES[large]
+    up, down = sized(GATE_UP_TILES[large], x), sized(DOWN_TILES[large], x)
     plan = align_slots(ids, experts=experts, block_m=up.rows)
     h = gate_up_prefill(x, w1, plan, top_k=ids.shape[1], act=act, tile=up)
     y = down_prefill(h, w2, weights, plan, tile=down)
     return combine(y, ids, experts=experts, dtype=x.dtype)
+
+
+def sized(tile: Tile, x: torch.Tensor) -> Tile:
+    """As deep in bytes for float32 as for 16-bit floats: twice the shared memory would not fit (128x256x64: 294 KB)."""
+    return replace(tile, depth=max(16, tile.depth * HALF_BYTES // x.element_size()))
 
 
 def decode_tile(slots: int, *, experts: int) -> Tile:

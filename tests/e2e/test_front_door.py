@@ -159,7 +159,9 @@ def test_tags_stand_in_the_row_and_in_the_metrics_and_reach_no_expert(guarded: G
     row = guarded.row(headers["x-request-id"])
     assert row["tags"] == {"team": "search", "env": "prod", "job": "7"}
     assert guarded.post(ask("echo"), **{"x-conclave-tags": "Team"})[0] == 400
-    counted = 'conclave_tagged_requests_total{conclave_ending="answered",conclave_tag="team",conclave_tag_value="search"}'
+    counted = (
+        'conclave_tagged_requests_total{conclave_ending="answered",conclave_tag="team",conclave_tag_value="search"}'
+    )
     until(lambda: counted in scraped(guarded), "the tag is counted")
     assert 'conclave_tag="env"' not in scraped(guarded)
     export = guarded.cli("audit", "export", "--jsonl", "-")

@@ -5,9 +5,9 @@
 `echo` answers, `paced` streams a word each 20 ms for 2 s, `stall` says one word and then nothing, `silent` says nothing
 at all, `cut` closes the connection after three words, `broken` sends an event that is no JSON, `lying` announces more
 bytes than it sends, `busy` answers 429, `down` answers 500, `picky` answers 400, `html` answers a page. `FAULT.N`
-streams N words of WORDS and then has one of FAULTS; `flood` streams 200 MB; `whole` says them all or, after an assistant message, what it
-lacks. A line on stdout says `closed MODEL` whenever the peer left before the answer was whole, and `traced MODEL TRACEPARENT
-TRACESTATE` for a request that came with a trace context (`-` for no state).
+streams N words of WORDS and then has one of FAULTS; `flood` streams 200 MB; `whole` says them all or, after an
+assistant message, what it lacks. A line on stdout says `closed MODEL` whenever the peer left before the answer was
+whole, and `traced MODEL TRACEPARENT TRACESTATE` for a request that came with a trace context (`-` for no state).
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Each Triton kernel against its reference, the whole layer against the oracle: interpreted, or on a GPU if there is one.
+"""Each Triton kernel against its reference, the whole layer against the oracle; interpreted, or on a GPU if there.
 
 Every buffer that a kernel is given is filled with NaN first, so reading what was never written shows.
 """
@@ -21,7 +21,7 @@ from conclave.kernels.down_decode.api import down_decode, down_token  # noqa: E4
 from conclave.kernels.down_decode.reference import down_decode_reference  # noqa: E402
 from conclave.kernels.down_prefill.api import down_prefill  # noqa: E402
 from conclave.kernels.down_prefill.reference import down_reference  # noqa: E402
-from conclave.kernels.experts.launch import Path, choose_path, choose_split, triton_experts  # noqa: E402
+from conclave.kernels.experts.launch import Path, choose_path, choose_split, sized, triton_experts  # noqa: E402
 from conclave.kernels.experts.reference import oracle  # noqa: E402
 from conclave.kernels.gate_up_decode.api import gate_up_decode  # noqa: E402
 from conclave.kernels.gate_up_decode.reference import gate_up_decode_reference  # noqa: E402
@@ -243,6 +243,13 @@ def test_a_routing_without_any_work_is_exact_zeros(make_layer: MakeLayer, path: 
 )
 def test_the_path_follows_from_tokens_slots_and_experts(tokens: int, top_k: int, experts: int, wanted: str) -> None:
     assert choose_path(tokens, top_k, experts=experts) == wanted
+
+
+def test_float32_tiles_are_as_deep_in_bytes_as_others() -> None:
+    """Twice the bytes would pass what a program may have of shared memory."""
+    tile = Tile(128, 256, 64, 8, 3)
+    assert sized(tile, torch.zeros(1, dtype=torch.bfloat16)) == tile
+    assert sized(tile, torch.zeros(1)) == Tile(128, 256, 32, 8, 3)
 
 
 def test_sums_are_split_only_where_tiles_are_too_few() -> None:

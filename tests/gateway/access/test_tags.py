@@ -53,8 +53,19 @@ def test_metadata_goes_on_to_the_expert_untouched() -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["team", "=search", "Team=search", "1=x", "team=", "team=é", "team=a\tb", "a=1,a=2", "team=" + "x" * 65]
-    + ["t" * 65 + "=x", ",".join(f"t{n}=x" for n in range(MOST + 1))],
+    [
+        "team",
+        "=search",
+        "Team=search",
+        "1=x",
+        "team=",
+        "team=é",
+        "team=a\tb",
+        "a=1,a=2",
+        "team=" + "x" * 65,
+        "t" * 65 + "=x",
+        ",".join(f"t{n}=x" for n in range(MOST + 1)),
+    ],
     ids=["no value", "no name", "capital", "digit", "empty", "accent", "tab", "twice", "long", "long name", "many"],
 )
 def test_what_is_no_tag_in_the_header_is_refused(header: str) -> None:

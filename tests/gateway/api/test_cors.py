@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -29,7 +30,7 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
         yield client
 
 
-def preflight(client: TestClient, origin: str, path: str = "/v1/chat/completions", headers: str = SDK) -> object:
+def preflight(client: TestClient, origin: str, path: str = "/v1/chat/completions", headers: str = SDK) -> Any:
     asks = {"access-control-request-method": "POST", "access-control-request-headers": headers}
     return client.options(path, headers={"origin": origin, **asks})
 

@@ -16,6 +16,7 @@ needs_litellm = pytest.mark.skipif(importlib.util.find_spec("litellm") is None, 
 
 KEY = "sk-ant-api03-very-secret"
 RUNTIME = Runtime()  # litellm is imported once for all tests
+MADE: list[LiteLLMExpert] = []
 TOOLS = [
     {
         "type": "function",
@@ -32,7 +33,17 @@ MODELS = {"anthropic": "anthropic/claude-haiku-4-5", "gemini": "gemini/gemini-2.
 def expert_for(provider: str, url: str, sessions: HttpSessions, **more: Any) -> LiteLLMExpert:
     """Of a server's root address."""
     facts = {"api_key": KEY, "base_url": url.removesuffix("/v1"), "limits": TimeLimits(silence_s=0.05), **more}
-    return LiteLLMExpert("e", MODELS.get(provider, provider), runtime=RUNTIME, session=sessions.get, **facts)
+    expert = LiteLLMExpert("e", MODELS.get(provider, provider), runtime=RUNTIME, sessions=sessions, **facts)
+    MADE.append(expert)
+    return expert
+
+
+async def put_away(sessions: HttpSessions) -> None:
+    """Close the experts that were made, and then their connections."""
+    for expert in MADE:
+        await expert.aclose()
+    MADE.clear()
+    await sessions.aclose()
 
 
 def anthropic(*events: dict[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from conclave.gateway.experts.catalog import DEFAULT_CAPABILITIES, Capability, Facts, shipped
+from conclave.gateway.experts.catalog import DEFAULT_CAPABILITIES, Capability, Facts, shipped, whole
 
 
 @pytest.mark.parametrize(
@@ -39,5 +39,28 @@ def test_every_entry_is_whole(name: str) -> None:
     assert facts.capabilities <= set(get_args(Capability))
     assert facts.input is not None
     assert facts.output is not None
-    assert 0 < facts.input < facts.output < math.inf
-    assert facts.window_tokens
+    if "chat" in whole(facts.capabilities):
+        assert 0 < facts.input < facts.output < math.inf
+        assert facts.window_tokens
+    else:  # what writes no text is not paid for writing, and a moderation for nothing
+        assert 0 <= facts.input < math.inf
+        assert 0 <= facts.output < math.inf
+
+
+@pytest.mark.parametrize(
+    ("said", "chats"),
+    [
+        pytest.param([], True, id="nothing-special"),
+        pytest.param(["tools"], True, id="tools"),
+        pytest.param(["tools", "embeddings"], True, id="tools-and-embeddings"),
+        pytest.param(["embeddings"], False, id="embeddings"),
+        pytest.param(["completions"], False, id="completions"),
+        pytest.param(["moderations", "images"], False, id="moderations-of-images"),
+        pytest.param(["images"], True, id="images"),
+        pytest.param(["chat", "completions"], True, id="said"),
+    ],
+)
+def test_that_an_expert_chats_goes_without_saying_unless_it_is_there_for_something_else(
+    said: list[str], chats: bool
+) -> None:
+    assert whole(said) == ({*said, "chat"} if chats else set(said))

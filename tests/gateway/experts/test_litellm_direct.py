@@ -32,7 +32,7 @@ both = pytest.mark.parametrize("provider", ["anthropic", "gemini"])
 async def sessions() -> AsyncIterator[HttpSessions]:
     made = HttpSessions()
     yield made
-    await made.aclose()
+    await wire.put_away(made)
 
 
 def decoded(given: Sequence[bytes]) -> list[dict[str, Any]]:
@@ -353,6 +353,15 @@ async def test_an_event_cut_into_single_bytes_is_read_all_the_same(sessions: Htt
     async with RawServer([SSE, *(piece(whole[i : i + 1]) for i in range(len(whole))), piece(b"")]) as server:
         given, _, error = await read(wire.expert_for("anthropic", server.url, sessions), prompt(True))
     assert error is None
+    assert content(decoded(given)) == "a"
+
+
+async def test_the_providers_own_end_is_the_end_even_if_the_connection_goes_on(sessions: HttpSessions) -> None:
+    whole = wire.anthropic(wire.START, wire.TEXT_BLOCK, wire.text("a"), wire.STOP_BLOCK, wire.ended(), wire.STOP)
+    async with RawServer([SSE, piece(whole)]) as server:
+        expert = wire.expert_for("anthropic", server.url, sessions, limits=TimeLimits(idle_s=0.5, linger_s=0.1))
+        given, attempt, error = await read(expert, prompt(True))
+    assert (error, attempt.failure) == (None, None)
     assert content(decoded(given)) == "a"
 
 

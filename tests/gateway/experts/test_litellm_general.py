@@ -29,6 +29,8 @@ pytestmark = [
 
 AZURE = "azure/my-deployment"
 BEDROCK = "bedrock/amazon.nova-lite-v1:0"
+AZURE_PLAIN = wire.json_answer({**msgspec.json.decode(PLAIN), "created": 1, "model": "m"})
+CLOSED = b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n"
 VERSION = {"api_version": "2024-10-21"}
 
 
@@ -36,7 +38,7 @@ VERSION = {"api_version": "2024-10-21"}
 async def sessions() -> AsyncIterator[HttpSessions]:
     made = HttpSessions()
     yield made
-    await made.aclose()
+    await wire.put_away(made)
 
 
 @pytest.fixture(autouse=True)
@@ -301,3 +303,63 @@ async def test_the_end_of_a_stream_is_told_once_and_then_again(sessions: HttpSes
         upstream.close()
         upstream.close()
     assert upstream.attempt.failure is None
+
+
+@pytest.mark.parametrize("make", [azure, bedrock], ids=["azure", "bedrock"])
+async def test_a_redirect_leads_nowhere_that_the_gateway_may_not_go(make: Any, sessions: HttpSessions) -> None:
+    """The metadata service of a cloud hands out credentials to whoever asks."""
+    there = b"HTTP/1.1 307 Moved\r\nlocation: http://169.254.169.254/latest\r\ncontent-length: 0\r\n\r\n"
+    async with RawServer(there) as server:
+        _, attempt, error = await read(make(server.url, sessions), prompt(False))
+        assert len(server.requests) == 1
+    assert isinstance(error, ExpertFailed)
+    assert error.kind == attempt.failure
+    assert "169.254" not in error.message
+
+
+@pytest.mark.parametrize("make", [azure, bedrock], ids=["azure", "bedrock"])
+async def test_no_proxy_is_taken_from_the_environment(
+    make: Any, sessions: HttpSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RawServer(CLOSED) as proxy, RawServer(NOVA_PLAIN if make is bedrock else AZURE_PLAIN) as server:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        _, _, error = await read(make(server.url, sessions), prompt(False))
+        assert (error, proxy.connections, len(server.requests)) == (None, 0, 1)
+
+
+def test_an_address_that_may_not_be_asked_is_refused_at_once() -> None:
+    with pytest.raises(OSError, match="link-local"):
+        wire.expert_for("anthropic", "http://169.254.169.254/v1", HttpSessions())
+
+
+async def test_a_long_pause_of_the_reader_is_not_the_providers_silence(sessions: HttpSessions) -> None:
+    async with RawServer(STREAM) as server:
+        upstream = azure(server.url, sessions, limits=TimeLimits(idle_s=0.1)).open(
+            prompt(True), deadline_s=time.monotonic() + 60
+        )
+        given = []
+        async for chunk in upstream:
+            given.append(chunk.data)
+            await asyncio.sleep(0.15)
+    assert content(decoded(given)) == "hi"
+    assert upstream.attempt.failure is None
+
+
+@pytest.mark.parametrize("make", [azure, bedrock], ids=["azure", "bedrock"])
+async def test_a_question_that_may_have_been_heard_is_not_put_again(make: Any, sessions: HttpSessions) -> None:
+    """litellm would; the pool knows what may be retried, and counts it."""
+    async with RawServer([CLOSE]) as server:
+        _, attempt, error = await read(make(server.url, sessions), prompt(False))
+        assert len(server.requests) == 1
+    assert isinstance(error, ExpertFailed)
+    assert error.kind == attempt.failure == "connect"
+
+
+async def test_nobody_there_is_a_connection_that_failed(sessions: HttpSessions) -> None:
+    for make in (azure, bedrock):
+        _, _, error = await read(make("http://127.0.0.1:1/v1", sessions), prompt(False))
+        assert isinstance(error, ExpertFailed)
+        assert error.kind == "connect"

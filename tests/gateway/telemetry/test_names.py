@@ -5,7 +5,7 @@ import pytest
 
 from conclave.gateway.telemetry import names
 
-METRICS = (*names.METRICS, *names.POLICY_METRICS)
+METRICS = (*names.METRICS, *names.POLICY_METRICS, *names.FRONT_METRICS)
 PAGE = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
 
 
