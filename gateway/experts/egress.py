@@ -181,9 +181,13 @@ class Egress:
             return None
         return None if address is not None and (address.is_loopback or self.direct.address(address)) else self.proxy
 
-    def tls(self) -> ssl.SSLContext:
-        """The system's CAs and one's own. Raises OSError (ssl.SSLError too) for a file that is none."""
+    def tls(self) -> ssl.SSLContext | None:
+        """The system's CAs and one's own; None where there is nothing to add. Raises OSError for a file that is none.
+
+        Reading the system's takes 30 ms: once, at the start.
+        """
+        if self.ca_file is None:
+            return None
         context = ssl.create_default_context()
-        if self.ca_file is not None:
-            context.load_verify_locations(cafile=self.ca_file)
+        context.load_verify_locations(cafile=self.ca_file)
         return context

@@ -43,6 +43,7 @@ class HttpSessions:
         self._connect_s = connect_s
         self._resolver = resolver
         self._egress = egress or Egress()
+        self._tls = self._egress.tls()
         self._sessions: dict[tuple[asyncio.AbstractEventLoop, str | None], ClientSession] = {}
 
     def to(self, url: str) -> "Callable[[], ClientSession]":
@@ -75,7 +76,7 @@ class HttpSessions:
             resolver=guarded(self._egress.allowed, self._resolver)
             if proxy is None
             else None,  # the proxy's place is the operator's word
-            ssl=self._egress.tls(),
+            ssl=self._tls or True,
         )
         return aiohttp.ClientSession(
             connector=connector,

@@ -175,6 +175,7 @@ def test_a_ca_of_ones_own_is_trusted_beside_the_systems(tmp_path: Path) -> None:
     own = tmp_path / "ca.pem"
     own.write_text(certificate())
     context = Egress(ca_file=own).tls()
+    assert context is not None
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert any(("commonName", "Test CA") in name for ca in context.get_ca_certs() for name in ca["subject"])
 
