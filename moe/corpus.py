@@ -101,6 +101,10 @@ class Corpus:
             system = random.choice(SYSTEMS) if random.random() < SYSTEM_SHARE else None
             yield Chat(system, tuple(self._exchange(random) for _ in range(turns)))
 
+    def seen_facts(self) -> list[Exchange]:
+        """Each fact, asked in the first way that training saw: what was learned by heart."""
+        return [Exchange(fact.asks[0], fact.answer, "fact_as_trained") for fact in self._facts]
+
     def held_out_facts(self) -> list[Exchange]:
         """Each fact, asked in the way that training never saw."""
         return [Exchange(fact.asks[-1], fact.answer, "fact") for fact in self._facts]

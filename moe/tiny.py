@@ -243,11 +243,12 @@ def train_command(out: Path, steps: int, seed: int) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 @click.option("--tasks", default=100, show_default=True, help="New tasks of each kind.")
 def evaluate_command(folder: Path, tasks: int) -> None:
-    """Exact answers to what training never saw, by kind, as JSON."""
+    """Exact answers by kind, as JSON: facts as they were trained, all else as training never saw it."""
     from conclave.moe.checkpoint import load  # noqa: PLC0415  training does not need it
 
     opened, corpus = load(folder, dtype=torch.float32), Corpus()
     exchanges = [
+        *corpus.seen_facts(),
         *corpus.held_out_facts(),
         *corpus.held_out_tasks(Random(1), tasks),  # noqa: S311  data, not secrets
         *corpus.held_out_unknown(),

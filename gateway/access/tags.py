@@ -19,6 +19,7 @@ IN_BODY: Final = f"{EXTENSION}.tags"
 MOST: Final = 8
 NAME: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,62}[!-~])?")
+VALUE_IN_HEADER: Final = re.compile(r"[!-+\--~](?:[ -+\--~]{0,62}[!-+\--~])?")  # a comma begins the next tag
 NAMES_ARE: Final = "up to 64 of a-z, 0-9, `_`, `.` and `-`, beginning with a letter"
 VALUES_ARE: Final = "1 to 64 printable ASCII characters"
 NONE: Final[Mapping[str, str]] = {}

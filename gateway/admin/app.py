@@ -10,9 +10,7 @@ from conclave.gateway.telemetry.native import native
 
 def create_admin_app(checks: Checks, registry: CollectorRegistry) -> FastAPI:
     """`/metrics`, `/livez`, `/readyz`; `checks` and `registry` are the data plane's own."""
-    app = FastAPI(
-        title="Conclave control plane", docs_url=None, redoc_url=None, openapi_url=None, telemetry=native()
-    )
+    app = FastAPI(title="Conclave control plane", docs_url=None, redoc_url=None, openapi_url=None, telemetry=native())
     app.include_router(health.routes(checks))
 
     @app.get("/metrics")

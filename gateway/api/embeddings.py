@@ -17,6 +17,7 @@ class EmbeddingsBody(Struct):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
     user: str | None = None
+    stream: bool | None = None
     conclave: dict[str, Any] | None = None
 
 
@@ -25,7 +26,7 @@ def parse(body: bytes) -> ModelRequest:
     raw = decode(body)
     known = checked(raw, EmbeddingsBody)
     check_inputs(known.input, param="input")
-    if raw.get("stream"):
+    if known.stream:
         raise InvalidRequest("embeddings come whole, never as a stream", param="stream")
     return ModelRequest(
         body=raw,

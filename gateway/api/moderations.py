@@ -27,6 +27,7 @@ class ModerationsBody(Struct):
         Meta(description="A text, several, or the parts of one message."),
     ]
     model: ModelName | None = None
+    stream: bool | None = None
     conclave: dict[str, Any] | None = None
 
 
@@ -37,7 +38,7 @@ def parse(body: bytes) -> ModelRequest:
     parts = [one for one in known.input if isinstance(one, ModeratedPart)] if isinstance(known.input, list) else []
     if parts and len(parts) < len(known.input):
         raise InvalidRequest("input must hold texts, or parts, and not a mixture of them", param="input")
-    if raw.get("stream"):
+    if known.stream:
         raise InvalidRequest("moderations come whole, never as a stream", param="stream")
     return ModelRequest(
         body=raw,

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from conclave.gateway.access import tags
-from conclave.gateway.api.schemas import ref, schemas
+from conclave.gateway.api.schemas import call_tags, ref, schemas
 
 JSON: Final = "application/json"
 REFUSALS: Final = {  # of every endpoint that a key opens: status -> what it says
@@ -35,8 +35,10 @@ TAGS: Final = {
     "name": tags.HEADER,
     "in": "header",
     "required": False,
-    "description": "Tags of the call, such as `team=search, env=prod`.",
-    "schema": {"type": "string"},
+    "description": "Tags of the call: `team=search, env=prod`.",
+    "style": "simple",
+    "explode": True,
+    "schema": call_tags(tags.VALUE_IN_HEADER.pattern),
 }
 
 

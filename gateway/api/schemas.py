@@ -86,17 +86,19 @@ def _part(properties: Mapping[str, Schema], kinds: list[str]) -> Schema:
 
 def _extension() -> Schema:
     """The request's own object `conclave`."""
-    tag = {"type": "string", "pattern": f"^{tags.VALUE.pattern}$"}
-    names = {"pattern": f"^{tags.NAME.pattern}$"}
     about = "Tags of the call, which stand in its record; never sent to an expert."
-    of_call = {
-        "type": ["object", "null"],
-        "description": about,
-        "maxProperties": tags.MOST,
-        "propertyNames": names,
-        "additionalProperties": tag,
-    }
+    of_call = {**call_tags(tags.VALUE.pattern), "type": ["object", "null"], "description": about}
     return {"type": "object", "properties": {"tags": of_call}}
+
+
+def call_tags(value: str) -> Schema:
+    """Tags with values of this pattern."""
+    return {
+        "type": "object",
+        "maxProperties": tags.MOST,
+        "propertyNames": {"pattern": f"^{tags.NAME.pattern}$"},
+        "additionalProperties": {"type": "string", "pattern": f"^{value}$"},
+    }
 
 
 def _answers() -> dict[str, Schema]:

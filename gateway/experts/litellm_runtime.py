@@ -68,15 +68,20 @@ class Runtime:
     async def litellm(self) -> ModuleType:
         """litellm, ready for use. Raises ExpertFailed if it cannot be imported."""
         if self._module is None:
-            if self._loading is None or self._loading.get_loop() is not asyncio.get_running_loop():
-                self._loading = asyncio.create_task(asyncio.to_thread(self._loads), name="import-litellm")
             try:
-                self._module = await asyncio.shield(self._loading)
+                self._module = await asyncio.shield(self.begin())
             except ImportError as error:
                 self._loading = None
                 log.error("expert.litellm_missing", install=INSTALL, reason=type(error).__name__)
                 raise ExpertFailed("the expert's provider library is not installed", kind="connect") from error
         return self._module
+
+    def begin(self) -> "asyncio.Task[ModuleType]":
+        """Begin to import it, where that was not done yet: so that no call has to wait for it."""
+        if self._loading is None or self._loading.get_loop() is not asyncio.get_running_loop():
+            self._loading = asyncio.create_task(asyncio.to_thread(self._loads), name="import-litellm")
+            self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())  # the first call says it
+        return self._loading
 
 
 @cache

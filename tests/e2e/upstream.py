@@ -6,7 +6,7 @@
 at all, `cut` closes the connection after three words, `broken` sends an event that is no JSON, `lying` announces more
 bytes than it sends, `busy` answers 429, `down` answers 500, `picky` answers 400, `html` answers a page. `FAULT.N`
 streams N words of WORDS and then has one of FAULTS; `flood` streams 200 MB; `whole` says them all or, after an
-assistant message, what it lacks. A line on stdout says `closed MODEL` whenever the peer left before the answer was
+assistant message, what it lacks; `every` answers whatever it is asked, be it a chat or not. A line on stdout says `closed MODEL` whenever the peer left before the answer was
 whole, and `traced MODEL TRACEPARENT TRACESTATE` for a request that came with a trace context (`-` for no state).
 """
 
@@ -30,6 +30,12 @@ def completion(model: str, text: str) -> bytes:
             "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
         }
     ).encode()
+
+
+def every(model: str) -> bytes:
+    """One object that is an answer to a chat, a text completion, embeddings and moderations alike."""
+    more = {"data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.25]}], "results": [{"flagged": False}]}
+    return json.dumps(json.loads(completion(model, "yes")) | more).encode()
 
 
 def event(model: str, delta: dict[str, Any], finish: str | None = None) -> bytes:
@@ -102,6 +108,8 @@ async def plain(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
         await until_closed(writer, 30)
     elif model == "html":
         body = b"<html>hello</html>"
+    elif model == "every":
+        body = every(model)
     else:
         body = completion(model, "echo: " + str(request["messages"][-1]["content"]))
     announced = len(body) + (100 if model == "lying" else 0)

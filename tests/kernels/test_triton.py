@@ -149,7 +149,7 @@ def test_down_prefill_computes_its_reference(
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("hidden", "inter"), SIZES)
-@pytest.mark.parametrize("split_k", [1, 3])
+@pytest.mark.parametrize("split_k", [1, 2, 3])
 @pytest.mark.parametrize("direct", [True, False], ids=["a slot a block", "planned"])
 def test_gate_up_decode_computes_its_reference(
     make_layer: MakeLayer, assert_close: AssertClose, hidden: int, inter: int, dtype: Any, split_k: int, direct: bool
@@ -220,6 +220,15 @@ def test_all_tokens_may_choose_one_expert_and_a_run_gives_the_same_bits_again(
     found = triton_experts(*layer.parts(), path=path)
     assert_close(found, oracle(*(part.cpu() for part in layer.parts())))
     assert torch.equal(triton_experts(*layer.parts(), path=path), found)
+
+
+@pytest.mark.parametrize("path", ["direct", "decode", "prefill"])
+def test_not_a_number_in_a_token_stays_in_that_token(make_layer: MakeLayer, path: Path) -> None:
+    """Its neighbour's row ends where its own begins, so a load past the last column would bring it over."""
+    layer = make_layer(5, 63, 33, 6, 2, torch.float32)
+    layer.x[3, 0] = float("nan")
+    found = triton_experts(*layer.parts(), path=path).cpu()
+    assert found.isnan().any(-1).tolist() == [False, False, False, True, False]
 
 
 @pytest.mark.parametrize("path", ["direct", "decode", "prefill"])

@@ -46,7 +46,7 @@ def test_what_no_chat_can_do_needs_an_expert_for_completions(more: dict[str, Any
         pytest.param({"prompt": []}, "prompt", id="empty-list"),
         pytest.param({"prompt": ["a", 1]}, "prompt", id="a-mixture"),
         pytest.param({"logprobs": True}, "logprobs", id="logprobs-of-a-chat"),
-        pytest.param({"best_of": 0}, "best_of", id="best-of-none"),
+        pytest.param({"best_of": -1}, "best_of", id="best-of-less-than-none"),
         pytest.param({"max_tokens": -1}, "max_tokens", id="fewer-than-none"),
     ],
 )

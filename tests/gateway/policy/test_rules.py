@@ -77,9 +77,7 @@ def test_an_image_passes_where_one_expert_sees(publish: Publish, ask: Ask) -> No
 
 
 def test_the_prompt_is_the_request_without_what_is_ours(publish: Publish, ask: Ask) -> None:
-    prompt = publish().rules_for("any").compose(
-        ask(temperature=0.5, conclave={"x": 1}), Step("quoting", "named")
-    )
+    prompt = publish().rules_for("any").compose(ask(temperature=0.5, conclave={"x": 1}), Step("quoting", "named"))
     assert prompt.body == {"messages": [{"role": "user", "content": "why?"}], "temperature": 0.5}
 
 

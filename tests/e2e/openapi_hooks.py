@@ -1,0 +1,56 @@
+"""What `schemathesis` is told of the gateway: loaded by its process, not by pytest (see test_openapi_fuzzed.py).
+
+A model's name that could be one is replaced by that of an expert who answers everything: else each call would end with
+404. `1.0` becomes `1`: to JSON Schema both are integers, to the gateway only the second. Beside the document, two things
+hold for every answer: it has a request id, and an error has OpenAI's envelope.
+"""
+
+from typing import Any
+
+import schemathesis
+from schemathesis import Case, CheckContext, HookContext, Response
+
+EXPERT = "every"
+LONGEST = 256
+KEYS = {"message", "type", "param", "code"}
+OURS = {500, 503}  # what no request may cause; 502 and 504 are words about an expert
+
+
+@schemathesis.hook
+def map_body(context: HookContext, body: Any) -> Any:
+    body = whole(body)
+    if isinstance(body, dict) and isinstance(name := body.get("model"), str) and 0 < len(name) <= LONGEST:
+        return {**body, "model": EXPERT}
+    return body
+
+
+def whole(value: Any) -> Any:
+    """The value with its whole numbers written as such."""
+    match value:
+        case dict():
+            return {key: whole(one) for key, one in value.items()}
+        case list():
+            return [whole(one) for one in value]
+        case float() if value.is_integer():
+            return int(value)
+    return value
+
+
+@schemathesis.check
+def every_answer_has_a_request_id(context: CheckContext, response: Response, case: Case) -> None:
+    assert response.headers["x-request-id"][0].startswith("req_")
+
+
+@schemathesis.check
+def every_error_has_the_envelope(context: CheckContext, response: Response, case: Case) -> None:
+    if response.status_code >= 400:
+        assert response.json().keys() == {"error"}
+        error = response.json()["error"]
+        assert error.keys() == KEYS
+        assert isinstance(error["message"], str)
+        assert isinstance(error["type"], str)
+
+
+@schemathesis.check
+def no_request_breaks_the_gateway(context: CheckContext, response: Response, case: Case) -> None:
+    assert response.status_code not in OURS
