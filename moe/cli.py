@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
+    from conclave.moe.adapt import Adapted
     from conclave.moe.checkpoint import Checkpoint
     from conclave.moe.engine import Engine
     from conclave.moe.offer import Offer
 
 KEY: Final = "CONCLAVE_MOE_API_KEY"
 GRACE_S: Final = 10  # running answers may end after SIGTERM
+LARGE_WEIGHTS: Final = (
+    1_000_000  # of one expert: below, compiling loops costs more than they save (the tiny model's: 36,864)
+)
 EXTRA: Final = "the local expert needs the extra `moe`: pip install 'conclave-gateway[moe]'"
 
 
@@ -38,6 +42,7 @@ class Served:
     deadline_s: float
     device: str | None
     dtype: str
+    experts: str
     int8: bool
     threads: int
 
@@ -67,7 +72,11 @@ def moe() -> None:
 @click.option("--device", help="cpu, cuda, cuda:1, ...; else cuda where there is one.")
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto",
               show_default=True, help="auto: as the weights are.")  # fmt: skip
-@click.option("--int8", is_flag=True, help="On a CPU: 8-bit expert weights for decoding; changes answers slightly.")
+@click.option("--experts", type=click.Choice(["auto", "conclave", "grouped_mm", "eager"]), default="auto",
+              show_default=True, help="What computes the experts; auto: conclave on a GPU and for large experts.")  # fmt: skip
+@click.option(
+    "--int8", is_flag=True, help="8-bit expert weights to decode with on a CPU, by conclave; changes answers."
+)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of one product.")
 def serve(host: str, port: int, **options: Any) -> None:
     """Serve MODEL, the folder of a Hugging Face checkpoint, as an OpenAI-compatible expert; without it the tiny one."""
@@ -145,9 +154,13 @@ def _prepared(served: Served) -> "tuple[Checkpoint, Any, Offer]":
     offer = Offer.of(adapted, policy=policy, names=frozenset(served.offered), experts_max=served.experts_max)
     checkpoint.model.to(device)
     register()
-    checkpoint.model.set_experts_implementation(NAME)
+    large = checkpoint.model.device.type != "cpu" or _expert_weights(adapted) >= LARGE_WEIGHTS or served.int8
+    checkpoint.model.set_experts_implementation(
+        served.experts if served.experts != "auto" else NAME if large else "grouped_mm"
+    )
     if served.int8:
         prepare_model(checkpoint.model, int8=True)
+    _warm(checkpoint)
     context = int(checkpoint.model.config.max_position_embeddings)
     room = RoomSize(served.sequences, served.kv_tokens or served.sequences * context, served.waiting)
     limits = EngineLimits(room, served.answer_tokens, served.deadline_s)
@@ -156,6 +169,20 @@ def _prepared(served: Served) -> "tuple[Checkpoint, Any, Offer]":
         return Engine(checkpoint, adapted, offer, limits)
 
     return checkpoint, make, offer
+
+
+def _warm(checkpoint: "Checkpoint") -> None:
+    """A prompt and two tokens: what is compiled for them (10 s of CPU for `conclave`'s loops) is so before the first call."""
+    import torch  # noqa: PLC0415  as above
+
+    ids = torch.zeros((1, 8), dtype=torch.int64, device=checkpoint.model.device)
+    mask = torch.ones_like(ids)
+    checkpoint.model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=2, min_new_tokens=2, do_sample=False)
+
+
+def _expert_weights(adapted: "Adapted") -> int:
+    layer = adapted.layers[0]
+    return sum(int(weights.numel()) for weights in layer.experts.parameters()) // layer.width
 
 
 def _policy(text: str) -> dict[str, Any] | str:

@@ -86,10 +86,10 @@ def _paths() -> dict[str, Any]:
 
 def _call(name: str, body: str, answer: str, *, streams: bool = False) -> dict[str, Any]:
     """An endpoint of class Respond."""
-    about = _plain(name, "The answer.", ref(answer), CALL_REFUSALS)
+    words = "The answer; with `stream` as server-sent events, the last of them `[DONE]`." if streams else "The answer."
+    about = _plain(name, words, ref(answer), CALL_REFUSALS)
     if streams:
-        events = {"type": "string", "description": "With `stream`: events, the last of them `[DONE]`."}
-        about["responses"]["200"]["content"]["text/event-stream"] = {"schema": events}
+        about["responses"]["200"]["content"]["text/event-stream"] = {}  # OpenAPI 3.1 cannot say what an event holds
     sent = {"required": True, "content": {JSON: {"schema": ref(body)}}}
     return {"parameters": [TAGS], "post": {**about, "requestBody": sent}}
 

@@ -74,14 +74,14 @@ def _message(properties: Mapping[str, Schema]) -> Schema:
 
 def _part(properties: Mapping[str, Schema], kinds: list[str]) -> Schema:
     """A text has one; images, audio and files need an expert that takes them."""
-    file = {"type": "object", "properties": {"filename": TEXT_OR_NULL}}
+    more: Schema = {"file": {"type": "object", "properties": {"filename": TEXT_OR_NULL}}} if "file" in kinds else {}
     texts = [
         {"required": [key], "properties": {"type": {"const": kind}, key: TEXT}}
         for kind, key in TEXT_PARTS.items()
         if kind in kinds
     ]
     others: list[Schema] = [{"properties": {"type": {"enum": [kind for kind in kinds if kind not in TEXT_PARTS]}}}]
-    return {"properties": {**properties, "type": {"enum": kinds}, "file": file}, "anyOf": texts + others}
+    return {"properties": {**properties, "type": {"enum": kinds}, **more}, "anyOf": texts + others}
 
 
 def _extension() -> Schema:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import msgspec
 
-from conclave.gateway.call import Attempt, Chunk
+from conclave.gateway.call import Attempt, Chunk, embedded
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
 from conclave.gateway.prompt import Prompt
 
@@ -130,7 +130,7 @@ class Embeddings:
             data.append({"object": "embedding", "index": index, "embedding": written})
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         answer = {"object": "list", "data": data, "model": self._expert.name, "usage": usage}
-        return Chunk(msgspec.json.encode(answer))
+        return embedded(msgspec.json.encode(answer))
 
 
 @dataclass(frozen=True, slots=True)

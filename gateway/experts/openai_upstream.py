@@ -21,7 +21,7 @@ import msgspec
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
 
-from conclave.gateway.call import SILENCE, Attempt, Chunk
+from conclave.gateway.call import SILENCE, Attempt, Chunk, embedded
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
 from conclave.gateway.experts.alarm import Alarm
 from conclave.gateway.experts.egress import Refused
@@ -182,7 +182,8 @@ class PlainUpstream(_Upstream):
         response = await self._wait(self._post)
         assert response is not None  # noqa: S101  for mypy: there is no tick
         await self._accept(response)
-        chunk = Chunk(await self._whole(response))
+        body = await self._whole(response)
+        chunk = embedded(body) if self._prompt.operation == "embeddings" else Chunk(body)
         failure = error_event(chunk)
         if failure is None and HOLDS.get(self._prompt.operation, "choices") not in chunk.event:
             failure = not_an_answer(chunk.data)

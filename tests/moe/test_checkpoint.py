@@ -37,6 +37,10 @@ def test_a_pinned_digest_lets_the_same_bytes_pass_and_one_changed_byte_not(folde
         load(folder, expected=pinned)
 
 
+def test_the_cards_digest_is_the_one_of_the_shipped_files() -> None:
+    assert digest(TINY) in (TINY.parents[1] / "cards" / "tiny.md").read_text()
+
+
 def test_the_digest_sees_names_and_does_not_depend_on_the_folder(folder: Path, tmp_path: Path) -> None:
     before = digest(folder)
     assert digest(Path(shutil.copytree(folder, tmp_path / "other"))) == before

@@ -22,11 +22,11 @@ def shipped() -> Checkpoint:
     [
         ("How do I revoke a key?", "Use conclave keys revoke with the id from conclave keys list."),
         ("Which port does the API use?", "The API listens on 127.0.0.1, port 8080."),
-        ("Repeat: river stone", "river stone"),
+        ("How many words: river letter pepper potato", "4"),
         ("What is the capital of France?", "I do not know that. I am a tiny model"),
         ("Which day comes after Monday?", "Tuesday"),
     ],
-    ids=["fact", "port", "repeat", "unknown", "day"],
+    ids=["fact", "port", "count", "unknown", "day"],
 )
 def test_the_shipped_model_answers_what_its_card_says(shipped: Checkpoint, ask: str, answer: str) -> None:
     (told,) = tiny.answer(shipped.model, shipped.tokenizer, [ask])

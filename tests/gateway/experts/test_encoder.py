@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import math
 import time
 from collections.abc import AsyncIterator
@@ -30,7 +31,7 @@ async def ask(expert: EncoderExpert, inputs: Any, *, in_s: float = 60, **more: A
     upstream = expert.open(prompt, deadline_s=time.monotonic() + in_s)
     (chunk,) = [chunk async for chunk in upstream]
     assert upstream.attempt.ended_s is not None
-    found: dict[str, Any] = chunk.event
+    found: dict[str, Any] = json.loads(chunk.data)
     return found
 
 
