@@ -254,13 +254,11 @@ class Call:
         self.stages[stage] = now_s
 
     def tried(self, error: ExpertFailed | None = None) -> None:
-        """Note what the last attempt used and how it went; after a failure the next one starts anew, or continues."""
+        """Note what the last attempt used and how it went."""
         assert self.reply is not None  # noqa: S101  for mypy: an expert was asked
         self.attempts[-1].usage = self.reply.spent(sum(len(segment.text) for segment in self.segments))
         self.attempts[-1].chunks = self.reply.chunks
         self.outcomes.append(Outcome(accepted=True) if error is None else failed(error))
-        if error is not None:
-            self.reply.restart()
 
     def end(self, now_s: float, error: BaseException | None = None) -> None:
         """Note when the call ended and what ended it; None if it was answered."""

@@ -24,6 +24,7 @@ COMMANDS: Final = {  # name: (where it is, its line in --help)
     "keys": ("conclave.gateway.access.cli:keys", "Make, list, rotate and revoke API keys."),
     "audit": ("conclave.safety.audit.cli:audit", "Verify, read, export and prune the record of every call."),
     "router": ("conclave.router.cli:router", "Train, evaluate and run the classifier."),
+    "moe": ("conclave.moe.cli:moe", "Serve a mixture-of-experts model as a local expert."),
     "migrate": ("conclave.gateway.cli:migrate", "Bring the state database up to date."),
     "version": ("conclave.gateway.cli:version", "Print the version."),
 }

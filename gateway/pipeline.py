@@ -40,6 +40,7 @@ class Pipeline:
                     call.decision, call.outcomes, shown=call.shown, resumable=call.reply.resumable
                 )
                 prompt = call.rules.compose(call.request, step, so_far=call.reply.so_far, headers=call.onward)
+                call.reply.begin(prefilled=prompt.prefilled)
                 try:
                     with call.experts.open(step.expert, prompt, deadline_s=call.grant.deadline_s) as upstream:  # (7)
                         call.attempts.append(upstream.attempt)

@@ -25,13 +25,15 @@ GO_ON: Final = (
 class Prompt:
     """A body of the OpenAI API without its model; `stream` says which kind of answer the upstream must give.
 
-    `headers` go along to the upstream: where the call stands in a distributed trace.
+    `headers` go along to the upstream: where the call stands in a distributed trace. `prefilled` says that the body
+    ends with the beginning of the answer, as the expert's own words.
     """
 
     body: Mapping[str, Any]
     stream: bool
     operation: Operation = "chat"
     headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
+    prefilled: bool = False
 
 
 def compose(
@@ -52,7 +54,8 @@ def compose(
         return Prompt(_one_message(body), stream=request.stream, headers=headers)
     if so_far:
         body = _continuing(body, so_far, prefills=prefills)
-    return Prompt(body, stream=request.stream, operation=request.operation, headers=headers)
+    prefilled = bool(so_far) and prefills
+    return Prompt(body, stream=request.stream, operation=request.operation, headers=headers, prefilled=prefilled)
 
 
 def _one_message(body: dict[str, Any]) -> dict[str, Any]:

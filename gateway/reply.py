@@ -2,7 +2,7 @@
 
 Decides when a chunk may leave: the opening (a role delta without text) waits, so that another expert can still take
 over unseen, and so does the closing (finish reason, usage), so that the last chunk carries the `conclave` object. If an
-expert fails after its first word, `restart` makes the next one continue under the same identity. Never asks anybody.
+expert fails after its first word, `begin` makes the next one continue under the same identity. Never asks anybody.
 """
 
 import hashlib
@@ -97,14 +97,18 @@ class Reply:
             return self.usage
         return Usage(prompt_chars // CHARS_PER_TOKEN, -(-chars // CHARS_PER_TOKEN), estimated=True)
 
-    def restart(self) -> None:
-        """Forget what was held. The next expert begins from nothing or, if a word was shown, continues it."""
+    def begin(self, *, prefilled: bool = False) -> None:
+        """The next expert begins: from nothing or, if a word was shown, where that broke off.
+
+        What was held of the one before is forgotten. One that got the text as its own last words (`prefilled`) repeats
+        nothing of it.
+        """
         self._held.clear()
         self.usage, self.finish_reason, self.model, self.skipped_events = Usage(), None, None, 0
         self.chunks = 0
         if self.shown:
             self._before = len(self._text)
-            self._seam = Seam(self.so_far)
+            self._seam = Seam("" if prefilled else self.so_far)
         else:
             self._identity = {}
 
@@ -145,7 +149,7 @@ class Reply:
         if self._seam is not None and (rest := self._seam.finish()):
             self._held.insert(0, self._said(rest))
         if not self._held:
-            if not self.shown or len(self._text) == self._before:
+            if not self.shown or (self._seam is not None and len(self._text) == self._before):
                 raise ExpertFailed("the expert ended without an answer", kind="cut")
             self._held.append(Chunk(msgspec.json.encode({**self._identity, "choices": []})))
         if self._seam is not None:
@@ -179,7 +183,9 @@ class Reply:
         if event["choices"]:
             choice = {**event["choices"][0]}
             delta = dict(choice["delta"]) if isinstance(choice.get("delta"), dict) else {}
-            text = self._seam.feed(delta.pop("content", None) or "")
+            text = ""
+            if isinstance(delta.get("content"), str):
+                text = self._seam.feed(delta.pop("content"))
             if closing:
                 text += self._seam.finish()
             delta.pop("role", None)

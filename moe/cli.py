@@ -4,6 +4,7 @@ import ipaddress
 import json
 import logging
 import os
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def moe() -> None:
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto",
               show_default=True, help="auto: as the weights are.")  # fmt: skip
 @click.option("--experts", type=click.Choice(["auto", "conclave", "grouped_mm", "eager"]), default="auto",
-              show_default=True, help="What computes the experts; auto: conclave on a GPU and for large experts.")  # fmt: skip
+              show_default=True, help="What computes experts; auto: conclave on a GPU, or large ones.")  # fmt: skip
 @click.option(
     "--int8", is_flag=True, help="8-bit expert weights to decode with on a CPU, by conclave; changes answers."
 )
@@ -90,10 +91,11 @@ def serve(host: str, port: int, **options: Any) -> None:
         import transformers  # noqa: F401, PLC0415  as above
     except ImportError as missing:
         raise click.ClickException(f"{EXTRA} ({missing})") from None
-    _run(served, host, port, key)
+    with _bound(host, port) as sock:
+        _run(served, host, sock, key)
 
 
-def _run(served: Served, host: str, port: int, key: str | None) -> None:
+def _run(served: Served, host: str, sock: socket.socket, key: str | None) -> None:
     import structlog  # noqa: PLC0415  keeps `--help` fast
     import torch  # noqa: PLC0415
     import uvicorn  # noqa: PLC0415
@@ -115,13 +117,12 @@ def _run(served: Served, host: str, port: int, key: str | None) -> None:
         checkpoint, make, offer = _prepared(served)
     except (CheckpointRefused, ValueError) as wrong:
         raise click.ClickException(" ".join(str(wrong).split())) from None
-    except (MemoryError, RuntimeError) as wrong:  # torch's OutOfMemoryError is a RuntimeError
+    except (MemoryError, RuntimeError, AssertionError) as wrong:  # as torch says no memory, no such device, no CUDA
         raise click.ClickException(f"the model cannot be loaded: {' '.join(str(wrong).split())[:300]}") from None
     from conclave.moe.routing import POLICIES  # noqa: PLC0415
 
     policy = json.dumps(POLICIES.settings(offer.policy))
     face = Face(served.name or checkpoint.folder.resolve().name, checkpoint.digest, policy, key)
-    sock = uvicorn.Config("", host=host, port=port, log_level="warning").bind_socket()
     url = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
     click.echo(f"The local expert {face.model!r} serves {url}/v1 (digest {face.digest}).", err=True)
     click.echo(f"  routing: {policy}, at most {offer.experts_max} experts a token", err=True)
@@ -129,6 +130,18 @@ def _run(served: Served, host: str, port: int, key: str | None) -> None:
         create_app(make, face), log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S, lifespan="on"
     )
     uvicorn.Server(config).run(sockets=[sock])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """The port, taken before the model is loaded; nobody can connect before it serves."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as wrong:
+        sock.close()
+        raise click.ClickException(f"{host} port {port} cannot be used: {wrong.strerror or wrong}") from None
+    return sock
 
 
 def _prepared(served: Served) -> "tuple[Checkpoint, Any, Offer]":
@@ -172,7 +185,7 @@ def _prepared(served: Served) -> "tuple[Checkpoint, Any, Offer]":
 
 
 def _warm(checkpoint: "Checkpoint") -> None:
-    """A prompt and two tokens: what is compiled for them (10 s of CPU for `conclave`'s loops) is so before the first call."""
+    """A prompt and two tokens: what is compiled for them (10 s for `conclave` on a CPU) is so before the first call."""
     import torch  # noqa: PLC0415  as above
 
     ids = torch.zeros((1, 8), dtype=torch.int64, device=checkpoint.model.device)

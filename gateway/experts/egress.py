@@ -24,6 +24,20 @@ Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 NAT64: Final = ipaddress.ip_network("64:ff9b::/96")  # an IPv4 address in its last 32 bits (RFC 6052)
+NEVER_PUBLIC: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "168.63.129.16/32",  # Azure's own services for its machines
+            "192.0.0.0/24",  # Oracle's metadata service
+            "::/96",  # IPv4 addresses in forms that are no longer used: a router may still take them
+            "::ffff:0:0:0/96",
+            "64:ff9b:1::/48",  # NAT64 of a network's own
+            "fec0::/10",  # site-local
+        ),
+    )
+)
+HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(?:%25[A-Za-z0-9._~-]+|%[A-Za-z0-9._~-]+)?")
 PATTERN: Final = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]{0,252}[a-z0-9_])?")
 CLUSTER: Final = ".svc"  # how the names of Kubernetes services end, less the cluster's own domain
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
@@ -80,9 +94,10 @@ def _pattern(entry: str) -> str:
 def check_address(host: str, address: Address, allowed: Allowed) -> None:
     """Raises Refused unless `host`, which is or resolves to `address`, may be connected to."""
     plain = _unwrapped(address)
+    is_public = plain.is_global and not plain.is_multicast and not any(plain in network for network in NEVER_PUBLIC)
     if (
         plain.is_loopback
-        or (plain.is_global and not plain.is_multicast)
+        or is_public
         or allowed.address(plain)
         or allowed.address(address)
     ):
@@ -98,8 +113,13 @@ def check_address(host: str, address: Address, allowed: Allowed) -> None:
 
 
 def check_url(url: str, allowed: Allowed) -> None:
-    """Raises Refused for a URL whose host is an address that is not allowed; names are judged when they resolve."""
+    """Raises Refused for a URL whose host is an address that is not allowed; names are judged when they resolve.
+
+    A host in other letters than ASCII is refused: those who connect would fold it, perhaps into an address.
+    """
     host = urlsplit(url).hostname or ""
+    if host and HOST.fullmatch(host) is None:
+        raise Refused("the host must be written in ASCII letters, digits, dots and dashes (a foreign name as xn--...)")
     address = _literal(host)
     if address is not None:
         check_address(host, address, allowed)
@@ -108,11 +128,11 @@ def check_url(url: str, allowed: Allowed) -> None:
 def _literal(host: str) -> Address | None:
     """The address that a host is written as, in any spelling that a C library takes (`2130706433`, `0x7f.1`)."""
     try:
-        return ipaddress.ip_address(host.strip("[]").partition("%")[0])
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0].rstrip("."))
     except ValueError:
         pass
     try:
-        return ipaddress.IPv4Address(socket.inet_aton(host)) if host and host[0].isdigit() else None
+        return ipaddress.IPv4Address(socket.inet_aton(host.rstrip("."))) if host and host[0].isdigit() else None
     except OSError:
         return None
 

@@ -265,12 +265,26 @@ class StreamUpstream(_Upstream):
                 at_s = min(tick_at_s, limit_s, self._deadline_s)
                 data = await self._alarm.until(at_s, self._response.content.readany)
             except BROKEN as error:
+                if self._has_said_all():
+                    raise self._end_here() from None
                 raise self._fail(self._broken(error)) from error
             if data is None:
+                if self._at.now_s() >= min(limit_s, self._deadline_s) and self._has_said_all():
+                    raise self._end_here()
                 self._check_limits()
                 return self._silence()
             self._take(data)
         return self._ready.popleft()
+
+    def _has_said_all(self) -> bool:
+        """Whether the answer has told why it ended: what is lost after that (its usage, `[DONE]`) does not spoil it."""
+        one = (self._prompt.body.get("n") or 1) == 1
+        return one and (_finished(self._last) or _finished(self._before))
+
+    def _end_here(self) -> StopAsyncIteration:
+        self._hang_up()
+        self.attempt.ended_s = self._at.now_s()
+        return StopAsyncIteration()
 
     async def _begin(self, tick_at_s: float) -> bool:
         """Ask, and look at the first bytes: raise if they are no event stream. False if the tick comes before them."""

@@ -21,6 +21,7 @@ from conclave.gateway.state.sql import Database
 WHOLE = "".join(WORDS)
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 REPLACED, CONTINUED, PASSED_OVER = "replaced unseen", "continued by the fallback", "passed over"
+WHOLE_ALREADY = "whole already"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Case:
         return f"{self.expert}-{self.moment}".replace(" ", "-")
 
 
-HEAD, ROLE, WORD = "before the head", "before the first word", "after three words"
+HEAD, ROLE, WORD, LAST = "before the head", "before the first word", "after three words", "after the finish reason"
 MATRIX = [
     Case("nobody listens", HEAD, "nobody", REPLACED, "connect"),
     Case("HTTP 500", HEAD, "down", REPLACED, "status"),
@@ -57,6 +58,8 @@ MATRIX = [
     Case("an error event", WORD, "error.3", CONTINUED, "error_event"),
     Case("an event of 20 MB", WORD, "huge.3", CONTINUED, "malformed"),
     Case("the process is killed", WORD, "die.3", CONTINUED, "cut"),
+    Case("no byte within `idle_s`", LAST, "endless.6", WHOLE_ALREADY, None),
+    Case("the connection is reset", LAST, "reset.6", WHOLE_ALREADY, None),
 ]
 
 
@@ -139,7 +142,7 @@ def check(case: Case, row: dict[str, Any], events: list[dict[str, Any]], answer:
     assert row["attempts"][0]["failure"] == case.failure
     assert len({event["model"] for event in events}) == 1
     assert sum("role" in choice["delta"] for event in events for choice in event["choices"]) == 1
-    assert len(row["attempts"]) == (1 if case.outcome == PASSED_OVER else 2)
+    assert len(row["attempts"]) == (1 if case.outcome in {PASSED_OVER, WHOLE_ALREADY} else 2)
     assert explained.get("continued", False) is (case.outcome == CONTINUED)
     assert explained.get("skipped_events", 0) == (1 if case.outcome == PASSED_OVER else 0)
     if case.outcome == CONTINUED:

@@ -4,10 +4,11 @@
 
 `echo` answers, `paced` streams a word each 20 ms for 2 s, `stall` says one word and then nothing, `silent` says nothing
 at all, `cut` closes the connection after three words, `broken` sends an event that is no JSON, `lying` announces more
-bytes than it sends, `busy` answers 429, `down` answers 500, `picky` answers 400, `html` answers a page. `FAULT.N`
-streams N words of WORDS and then has one of FAULTS; `flood` streams 200 MB; `whole` says them all or, after an
-assistant message, what it lacks; `every` answers whatever it is asked, be it a chat or not. A line on stdout says `closed MODEL` whenever the peer left before the answer was
-whole, and `traced MODEL TRACEPARENT TRACESTATE` for a request that came with a trace context (`-` for no state).
+bytes than it sends, `busy` answers 429, `down` answers 500, `picky` answers 400, `html` answers a page, `every` answers
+whatever it is asked, be it a chat or not. `FAULT.N` streams N words of WORDS and then has one of FAULTS; `flood`
+streams 200 MB; `whole` says them all or, after an assistant message, what it lacks. A line on stdout says `closed
+MODEL` whenever the peer left before the answer was whole, and `traced MODEL TRACEPARENT TRACESTATE` for a request that
+came with a trace context (`-` for no state).
 """
 
 import asyncio
@@ -69,6 +70,8 @@ FAULTS = {  # what is sent before the fault's end: the connection is closed, or 
     "oddity": GARBAGE,  # one unreadable event, and the rest as if nothing had been
     "error": ERROR,
     "huge": b"data: " + b"x" * 20_000_000 + b"\n\n",
+    "endless": b"",
+    "reset": b"",
     "die": b"",  # the whole process, as kill -9 would end it
 }
 REFUSALS = {"busy": (429, "retry-after: 7\r\n"), "down": (500, ""), "picky": (400, "")}
@@ -179,6 +182,15 @@ async def say(writer: asyncio.StreamWriter, request: dict[str, Any], fault: str,
     if fault == "oddity":
         for word in WORDS[count:]:
             writer.write(event(model, {"content": word}))
+    if fault in {"endless", "reset"}:  # all is said, but for `[DONE]`
+        writer.write(event(model, {}, "stop"))
+        await writer.drain()
+        await asyncio.sleep(0.1)
+    if fault == "endless":
+        await until_closed(writer, 30)
+    if fault == "reset":
+        writer.transport.abort()
+        return
     if fault in {"oddity", "whole"}:
         writer.write(event(model, {}, "stop") + usage(model) + b"data: [DONE]\n\n")
         await writer.drain()

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -30,7 +30,7 @@ from conclave.gateway.experts.pool import Deployment, Pool, PoolEntry
 from conclave.gateway.pipeline import Pipeline
 from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.published import Published, Version
-from conclave.gateway.prompt import GO_ON
+from conclave.gateway.prompt import GO_ON, Prompt
 from conclave.gateway.testing import FakeClock, FakeExpert
 from conclave.router.api import Classification
 
@@ -130,6 +130,17 @@ def failing(name: str, kind: str = "connect", *, after: int = 0, **more: Any) ->
     return FakeExpert(name, pieces=("a", "b", "c"), failure=ExpertFailed("no", kind=kind, **more), after=after)
 
 
+class Terse(FakeExpert):
+    """Says one delta and nothing more."""
+
+    def __init__(self, name: str, delta: dict[str, Any]) -> None:
+        super().__init__(name)
+        self.delta = delta
+
+    def events(self, prompt: Prompt) -> Iterator[dict[str, Any]]:
+        yield {"id": "x", "model": self.name, "choices": [{"index": 0, "delta": self.delta}]}
+
+
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 
 
@@ -184,6 +195,35 @@ async def test_a_continued_stream_keeps_one_identity_and_one_role() -> None:
     assert sum("role" in choice["delta"] for event in events for choice in event["choices"]) == 1
 
 
+async def test_a_continuation_whose_content_is_no_text_is_handed_on_as_it_is() -> None:
+    odd = FakeExpert("b", pieces=([{"type": "text", "text": "c"}], 5))  # type: ignore[arg-type]  as a server may send
+    house = House(failing("a", "cut", after=3), odd)
+    chunks = await house.run(request(stream=True))
+    contents = [choice["delta"].get("content") for chunk in chunks[:-1] for choice in chunk.event["choices"]]
+    assert [{"type": "text", "text": "c"}] in contents
+    assert house.records[0].ending == "answered"
+
+
+@pytest.mark.parametrize(
+    ("more", "delta"),
+    [
+        ({"response_format": {"type": "json_object"}}, {"content": "{}"}),
+        ({"n": 2}, {"content": "x"}),
+        ({}, {"tool_calls": [{"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": ""}}]}),
+        ({}, {"reasoning_content": "hm"}),
+    ],
+    ids=["json", "two choices", "a tool call", "reasoning alone"],
+)
+async def test_a_stream_without_a_finish_reason_is_whole_when_its_expert_says_that_it_is(
+    more: dict[str, Any], delta: dict[str, Any]
+) -> None:
+    """Some servers end with `[DONE]` alone."""
+    house = House(Terse("a", delta), capabilities=("json_mode", "n"))
+    chunks = await house.run(request(stream=True, **more))
+    assert "conclave" in chunks[-2].event
+    assert house.records[0].ending == "answered"
+
+
 async def test_the_usage_of_both_halves_is_recorded() -> None:
     """The one that failed never said what it used: that part is estimated, and marked so."""
     house = House(failing("a", "cut", after=3), FakeExpert("b", answer="c"))
@@ -199,7 +239,7 @@ async def test_the_last_expert_is_asked_once_more_to_finish_its_own_answer() -> 
     with pytest.raises(Interrupted):
         await house.show(request(stream=True), shown)
     (record,) = house.records
-    assert text(shown) == "ab"
+    assert text(shown) == "abab"  # too short to be told from a repetition
     assert [attempt.expert for attempt in record.attempts] == ["a", "a"]
     assert (record.ending, record.reply is not None and record.reply.shown) == ("failed", True)
 

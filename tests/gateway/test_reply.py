@@ -136,7 +136,7 @@ def test_silence_passes_and_shows_nothing() -> None:
 def test_a_restart_forgets_what_was_held() -> None:
     shown = reply()
     shown.feed(delta(role="assistant"))
-    shown.restart()
+    shown.begin()
     word = delta("b")
     assert list(shown.feed(word)) == [word]
 

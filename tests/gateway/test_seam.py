@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave.gateway.seam import LEAST_OVERLAP_CHARS, TAIL_CHARS, Seam
+from conclave.gateway.seam import LEAST_CHARS, TAIL_CHARS, Seam
 
 FIRST = "The quick brown fox jumps over the lazy dog. It does so every single morning, and"
 
@@ -58,6 +58,21 @@ def test_an_overlap_longer_than_what_is_looked_at_is_cut_by_no_more_than_it_matc
     assert joined(first, first[-TAIL_CHARS:] + "!") == "!"
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param("1", "1", id="a-digit"),
+        pytest.param("10", "1000", id="a-number"),
+        pytest.param("|---|" + "-" * 40, "-" * 40 + "|", id="the-rule-of-a-table"),
+        pytest.param("if x:\n" + " " * 40, " " * 40 + "pass", id="indentation"),
+        pytest.param("01" * 30, "01" * 30, id="two-signs"),
+        pytest.param("I ", "It is so.", id="a-short-beginning"),
+    ],
+)
+def test_what_only_looks_like_a_repetition_stays(first: str, second: str) -> None:
+    assert joined(first, *second) == second
+
+
 @given(st.text(min_size=1, max_size=300), st.text(max_size=60), st.lists(st.integers(0, 60), max_size=4))
 def test_the_end_of_what_is_fed_always_arrives(first: str, second: str, cuts: list[int]) -> None:
     """However it is cut, what is shown is a suffix of the second half; nothing is invented or reordered."""
@@ -66,4 +81,4 @@ def test_the_end_of_what_is_fed_always_arrives(first: str, second: str, cuts: li
     shown = joined(first, *pieces)
     assert second.endswith(shown)
     dropped = second[: len(second) - len(shown)]
-    assert dropped == first or (first.endswith(dropped) and (not dropped or len(dropped) >= LEAST_OVERLAP_CHARS))
+    assert dropped == first or (first.endswith(dropped) and (not dropped or len(dropped) >= LEAST_CHARS))

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.moe.serving import CONTEXT, NATIVE, chat, engine_on, idle, loaded, said, told, write_model
 
 from conclave.moe.checkpoint import Checkpoint
 from conclave.moe.engine import Engine
@@ -25,6 +25,7 @@ from conclave.moe.errors import (
 )
 from conclave.moe.handoff import BUFFERED
 from conclave.moe.turns import RoomSize
+from tests.moe.serving import CONTEXT, NATIVE, chat, engine_on, idle, loaded, said, told, write_model
 
 LONG = {"max_tokens": 150}
 
@@ -143,12 +144,13 @@ async def test_a_stop_string_ends_the_answer_and_is_not_shown(make: Callable[...
 
 
 async def test_logprobs_are_the_models_own_and_sorted(make: Callable[..., Engine]) -> None:
-    pieces, _ = await told(await make().open(chat(top_logprobs=3)))
+    engine = make()
+    pieces, _ = await told(await engine.open(chat(top_logprobs=3)))
     likely = [token for piece in pieces for token in piece.likely]
     assert len(likely) == 12
     assert all(each.top[0] == (each.token, each.logprob) for each in likely), "greedy takes the likeliest"
     assert all(0 >= each.top[0][1] >= each.top[1][1] >= each.top[2][1] for each in likely)
-    (piece, *_), _ = await told(await make().open(chat()))
+    (piece, *_), _ = await told(await engine.open(chat()))
     assert piece.likely == ()
 
 
@@ -209,7 +211,11 @@ async def test_scores_that_are_no_numbers_fail_that_call_alone(
 
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
     ids=["gpu", "python", "cpu"],
 )
 async def test_no_memory_fails_that_call_and_the_engine_lives_on(
@@ -237,12 +243,18 @@ async def test_the_deadline_ends_a_call(make: Callable[..., Engine]) -> None:
     await idle(engine)
 
 
-async def test_the_deadline_also_ends_waiting(make: Callable[..., Engine]) -> None:
-    engine = make(room=RoomSize(sequences=1, kv_tokens=CONTEXT), deadline_s=0.5)
-    running = await engine.open(chat(**LONG))
+async def test_the_deadline_also_ends_waiting(checkpoint: Checkpoint, make: Callable[..., Engine]) -> None:
+    engine, go_on = make(room=RoomSize(sequences=1, kv_tokens=CONTEXT), deadline_s=0.2), threading.Event()
+    handle = checkpoint.model.register_forward_hook(lambda *_: go_on.wait(30) and None)
+    try:
+        running = await engine.open(chat())
+        with pytest.raises(DeadlineExceeded):
+            await engine.open(chat())
+    finally:
+        go_on.set()
+        handle.remove()
     with pytest.raises(DeadlineExceeded):
-        await engine.open(chat())
-    running.leave()
+        await told(running)
 
 
 async def test_messages_that_do_not_fit_are_refused_and_a_long_answer_is_cut(make: Callable[..., Engine]) -> None:

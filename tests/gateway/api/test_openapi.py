@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from fastapi.routing import APIRoute
 from starlette.routing import Route
@@ -63,6 +64,26 @@ def _routes(app: Any) -> list[Route | APIRoute]:
     return found
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/models", "/openapi.json", "/nothing-here"])
+def test_every_answer_has_a_request_id_of_its_own(client: TestClient, path: str) -> None:
+    first, second = (client.get(path).headers["x-request-id"] for _ in range(2))
+    assert first.startswith("req_")
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"), [("search", True), ("a b=c", True), ("a,b", False), ("", False), (" a", False), ("é", False)]
+)
+def test_tags_in_the_header_are_described_as_they_are_read(client: TestClient, value: str, fits: bool) -> None:
+    described_ = next(one for one in DOCUMENT["paths"]["/v1/embeddings"]["parameters"] if one["in"] == "header")
+    assert jsonschema.Draft202012Validator(described_["schema"]).is_valid({"team": value}) == fits
+    if value.isascii() and value == value.strip():  # else it is no header, or another one
+        sent = client.post(
+            "/v1/embeddings", json={"model": "encoder", "input": "a"}, headers={"x-conclave-tags": f"team={value}"}
+        )
+        assert (sent.json().get("error", {}).get("param") != "x-conclave-tags") == fits
+
+
 def test_every_status_that_an_error_has_is_described() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ConclaveError)]
     assert {str(kind.status) for kind in kinds} == set(CALL_REFUSALS)
@@ -77,7 +98,6 @@ def test_every_reference_leads_somewhere() -> None:
 
 
 def valid(name: str, value: Any) -> bool:
-    jsonschema = pytest.importorskip("jsonschema", reason="the package jsonschema is not installed")
     schema = {**DOCUMENT["components"]["schemas"][name], "components": DOCUMENT["components"]}
     return bool(jsonschema.Draft202012Validator(schema).is_valid(value))
 
@@ -94,6 +114,7 @@ Parse = Callable[[bytes], ModelRequest]
         ("CompletionsBody", completions.parse, {"prompt": ["a", "b"], "logprobs": 3}),
         ("EmbeddingsBody", embeddings.parse, {"input": [[1, 2], [3]], "stream": False}),
         ("ModerationsBody", moderations.parse, {"input": [{"type": "text", "text": "a"}]}),
+        ("ModerationsBody", moderations.parse, {"input": [{"type": "image_url", "file": {"filename": 1}}]}),
     ],
 )
 def test_what_the_schema_takes_is_taken(name: str, parse: Parse, body: dict[str, Any]) -> None:
@@ -113,6 +134,8 @@ def test_what_the_schema_takes_is_taken(name: str, parse: Parse, body: dict[str,
         pytest.param("CompletionsBody", {"prompt": ["a", 1]}, id="a-mixture"),
         pytest.param("EmbeddingsBody", {"input": []}, id="nothing-to-embed"),
         pytest.param("EmbeddingsBody", {"input": "a", "stream": True}, id="a-stream-of-embeddings"),
+        pytest.param("EmbeddingsBody", {"input": "a", "stream": {}}, id="embeddings-with-an-object-for-stream"),
+        pytest.param("ModerationsBody", {"input": "a", "stream": []}, id="moderations-with-a-list-for-stream"),
         pytest.param("ModerationsBody", {"input": ["a", {"type": "text", "text": "a"}]}, id="mixed-parts"),
     ],
 )

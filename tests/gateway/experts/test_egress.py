@@ -75,11 +75,34 @@ def test_public_addresses_and_this_machine_are_open(url: str) -> None:
         pytest.param("http://0xa9fea9fe/latest", id="hexadecimal"),
         pytest.param("http://0251.0376.0251.0376/latest", id="octal"),
         pytest.param("http://10.5/v1", id="short"),
+        pytest.param("http://169.254.169.254./", id="dot-at-the-end"),
+        pytest.param("http://192.0.0.192/v1", id="metadata-of-oracle"),
+        pytest.param("http://168.63.129.16/", id="wire-server-of-azure"),
+        pytest.param("http://[fec0::1]/", id="site-local"),
+        pytest.param("http://[64:ff9b:1::a9fe:a9fe]/", id="nat64-of-ones-own"),
+        pytest.param("http://[::a9fe:a9fe]/", id="compatible-v4"),
+        pytest.param("http://[::ffff:0:a9fe:a9fe]/", id="translated-v4"),
     ],
 )
 def test_all_other_addresses_are_refused_however_they_are_written(url: str) -> None:
     with pytest.raises(Refused, match=r"server\.egress\.allow"):
         check_url(url, NOTHING)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "\uff11\uff16\uff19.254.169.254",  # full-width digits
+        "\u2460\u2465\u2468.254.169.254",  # digits in circles
+        "192\u30020\u30022\u30022",  # ideographic full stops
+        "169%2e254.169.254",
+        "exa mple.com",
+        "bücher.example",
+    ],
+)
+def test_a_host_that_others_would_fold_into_an_address_is_refused(host: str) -> None:
+    with pytest.raises(Refused, match="ASCII"):
+        check_url(f"http://{host}/v1", NOTHING)
 
 
 @pytest.mark.parametrize(
