@@ -4,6 +4,9 @@
 #   docker run --rm -v conclave-state:/var/lib/conclave conclave keys create --name me
 #   docker run -p 127.0.0.1:8080:8080 -v conclave-state:/var/lib/conclave --read-only --tmpfs /tmp conclave
 #
+# `docker build --build-arg EXTRAS=providers,otlp -t conclave .` adds what the core does without: `providers` for experts
+# through litellm, `otlp` for traces, `postgres` for a shared database.
+#
 # compose.yaml says the same with more locks on the door.
 
 FROM python:3.11-slim AS build
@@ -18,9 +21,10 @@ COPY retrieval retrieval
 COPY moe moe
 COPY kernels kernels
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
+ARG EXTRAS=
 RUN python -m venv --without-pip /opt/conclave \
     && pip --python /opt/conclave/bin/python install --no-cache-dir --constraint constraints.txt \
-        /wheels/conclave_gateway-*.whl
+        "$(ls /wheels/conclave_gateway-*.whl)${EXTRAS:+[$EXTRAS]}"
 
 FROM python:3.11-slim
 RUN pip uninstall --yes --quiet --root-user-action=ignore pip setuptools wheel \

@@ -28,6 +28,7 @@ from conclave.gateway.telemetry import names
 from conclave.gateway.telemetry.live import Live, Values
 from conclave.gateway.telemetry.native import Tracers, native
 
+METHOD_NOT_ALLOWED: Final = 405
 CALLS: Final[Mapping[str, tuple[Parse, Render | None]]] = {  # each dialect's path, and how it is read and written
     "/v1/chat/completions": (chat.parse, None),
     "/v1/completions": (completions.parse, completions.as_text),
@@ -196,7 +197,8 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 async def _not_served(request: Request, error: Exception) -> JSONResponse:
     """Unknown paths and wrong methods, in the same envelope."""
     assert isinstance(error, HTTPException)  # noqa: S101  as registered
-    words = Refused(f"{request.method} {request.url.path[:100]}: {error.detail}", code="not_found")
+    code = "method_not_allowed" if error.status_code == METHOD_NOT_ALLOWED else "not_found"
+    words = Refused(f"{request.method} {request.url.path[:100]}: {error.detail}", code=code)
     answer = _enveloped(request, words, error.status_code)
     answer.headers.update(error.headers or {})
     return answer

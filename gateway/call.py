@@ -208,9 +208,6 @@ class ClientGone(Exception):
     """The client left before its request was whole."""
 
 
-ENDINGS: Final = ("answered", "refused", "failed", "deadline", "client_gone", "stopped")  # stopped: this process ended
-
-
 @dataclass(slots=True)
 class Call:
     """One call, from its first byte to its record. Opened before parsing, so that malformed JSON has a record too."""
@@ -268,7 +265,7 @@ class Call:
 
     @property
     def ending(self) -> str:
-        """How the call ended, as one of ENDINGS."""
+        """`answered`, `refused`, `failed`, `deadline`, `client_gone`, or `stopped`: this process ended."""
         match self.error:
             case None:
                 return "answered"

@@ -28,6 +28,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from conclave.gateway.api import headers
+from conclave.gateway.corked import LEAST_BYTES, UNREAD_S, Corked
 from conclave.gateway.errors import Refused
 
 KEEP_ALIVE_S: Final = 75  # longer than clients keep an idle connection, so that they close it, not we
@@ -267,17 +268,25 @@ class Connection(HttpToolsProtocol):
     head_s: ClassVar = 10.0
     drain_s: ClassVar = 30.0
     drain_bytes: ClassVar = 64 * 1024 * 1024
+    unread_s: ClassVar = UNREAD_S
+    least_bytes: ClassVar = LEAST_BYTES
     parting: ClassVar = False
     _late: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _drained_bytes = 0
     _in_body = False
     _closes = False
-    _corked: "Corked"
+    _corked: Corked
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._corked = Corked(transport, self.loop, stays_open=self._stays_open)
+        self._corked = Corked(
+            transport,
+            self.loop,
+            stays_open=self._stays_open,
+            unread_s=self.unread_s,
+            least_bytes=self.least_bytes,
+        )
         self.transport = self._corked  # type: ignore[assignment]  # a transport to those who write
         self._late = self.loop.call_later(self.head_s, self._too_late)
 
@@ -298,6 +307,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._corked.must_be_read()
         if self._is_draining:
             self._unset_keepalive_if_required()
             self._drained_bytes = 0
@@ -414,52 +424,6 @@ async def lifespan_of(app: ASGIApp) -> AsyncIterator[None]:
         up.cancel()
         inbox.put_nowait({"type": "lifespan.shutdown"})
         await task
-
-
-class Corked:
-    """A transport that writes once a turn of the event loop: head and body, or all events of one read, in one call.
-
-    uvicorn writes a response's head and each part of its body apart, and a write to a socket costs more than anything
-    else that the gateway does.
-    """
-
-    __slots__ = ("_loop", "_pending", "_stays_open", "_transport")
-
-    def __init__(
-        self,
-        transport: asyncio.Transport,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        stays_open: Callable[[], bool] | None = None,
-    ) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._stays_open = stays_open
-        self._pending: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        if not self._pending:
-            self._loop.call_soon(self._flush)
-        self._pending.append(data)
-
-    def close(self) -> None:
-        """Write what waits and close, unless who made this has it `stays_open`: they then close it later."""
-        self._flush()
-        if self._stays_open is None or not self._stays_open():
-            self._transport.close()
-
-    def forget(self) -> None:
-        """Let go of who made this, so that both are freed without a collection."""
-        self._stays_open = None
-
-    def _flush(self) -> None:
-        data = b"".join(self._pending)
-        self._pending.clear()
-        if data and not self._transport.is_closing():
-            self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 def bind(host: str, port: int, *, option: str) -> socket.socket:

@@ -8,13 +8,14 @@ says must stand in it. Nothing is read before `load_settings` is called.
 
 import ipaddress
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -24,8 +25,9 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from conclave.gateway.experts.egress import Allowed, Egress, search_domains
-from conclave.gateway.policy.discover import Found, discover, first_model
+from conclave.gateway.experts import price_table
+from conclave.gateway.experts.egress import Allowed, Egress, search_domains, trust
+from conclave.gateway.policy.discover import FirstModel, Found, Offered, discover, first_model
 from conclave.gateway.policy.document import Part, PolicyDocument
 from conclave.gateway.policy.load import (
     ENCODER,
@@ -38,14 +40,16 @@ from conclave.gateway.policy.load import (
     meant,
     missing_documents,
     missing_keys,
+    unknown_providers,
 )
-from conclave.gateway.policy.source import ConfigError, Loc, Problem, Source, read_source
+from conclave.gateway.policy.source import ConfigError, Loc, Problem, Source, dotted, read_source
 from conclave.gateway.policy.watch import Seen, look_at
 from conclave.gateway.telemetry.names import GenAINames
 
 PREFIX: Final = "CONCLAVE__"
 DEFAULT_FILE: Final = Path("conclave.yaml")
 SECRETS_DIR: Final = Path("/run/secrets")  # where Docker and Kubernetes put them
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 DEFAULTS: Final = Source(label="the defaults", data={}, lines={})  # where no file says anything
 
 
@@ -56,11 +60,23 @@ def origin(value: str) -> str:
     try:
         parts = urlsplit(value)
         sound = parts.scheme and parts.hostname and f"{parts.scheme}://{parts.netloc}" == value and not parts.username
-        sound = sound and parts.port != 0 and value.isprintable() and value.isascii() and " " not in value
+        sound = (
+            sound
+            and parts.port != 0
+            and value[-1] != ":"
+            and value.isprintable()
+            and value.isascii()
+            and " " not in value
+        )
     except ValueError:
         sound = False
     if not sound:
         raise ValueError(f"{value!r} is no origin such as https://app.example or http://localhost:3000, and not *")
+    if parts.port is not None and parts.port == DEFAULT_PORTS.get(parts.scheme):
+        meant = value.rpartition(":")[0]
+        raise ValueError(
+            f"{value!r} is no origin that a browser sends: it leaves the scheme's own port out; write {meant}"
+        )
     return value.lower()
 
 
@@ -210,7 +226,8 @@ class Settings:
 
     `trusted_hosts` are those of experts that the environment names. `warnings` are what a person should know and what
     does not hinder the start. `seen` is what the file was when it was read, `policy_said` whether it has a
-    policy half, `overrides` are a command's options: all to read it again.
+    policy half, `overrides` are a command's options, `offered` the models that servers were asked for, by base_url: all
+    to read it again.
     """
 
     server: ServerSettings
@@ -221,6 +238,7 @@ class Settings:
     seen: Seen = ""
     policy_said: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    offered: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_settings(config: Path | None = None, **server_overrides: Any) -> Settings:
@@ -228,11 +246,23 @@ def load_settings(config: Path | None = None, **server_overrides: Any) -> Settin
 
     `server_overrides` are a command's options (None: not given). Raises ConfigError with every problem found.
     """
-    path = _config_path(config)
+    overrides = {name: value for name, value in server_overrides.items() if value is not None}
+    return _read(_config_path(config), overrides, {})
+
+
+def read_again(before: Settings) -> Settings:
+    """What the same file says now. Servers that have answered are not asked again: they may be down for a moment.
+
+    Raises ConfigError.
+    """
+    return _read(before.source, before.overrides, before.offered)
+
+
+def _read(path: Path | None, overrides: Mapping[str, Any], offered: Mapping[str, str]) -> Settings:
     seen = look_at(path) if path else ""
     source = read_source(path) if path else DEFAULTS
-    problems = [*source.problems, *_unknown_halves(source), *_unknown_variables()]
-    overrides = {name: value for name, value in server_overrides.items() if value is not None}
+    flags = _no_flags(source, ServerSettings, ("server",))
+    problems = [*source.problems, *_unknown_halves(source), *flags, *_unknown_variables()]
     server: ServerSettings | None = None
     policy: PolicyDocument | None = None
     try:
@@ -241,7 +271,8 @@ def load_settings(config: Path | None = None, **server_overrides: Any) -> Settin
         problems += error.problems
     half = source.data.get("policy")
     named = expert_names(half)
-    found = Found({}, ()) if named else discover(os.environ, first_model=first_model)
+    asked = Offered(_ask_through(server), dict(offered))
+    found = Found({}, ()) if named else discover(os.environ, first_model=asked)
     problems += cross_check(half, {QUOTING, ENCODER, *named, *found.experts}, source.where)
     try:
         policy = complete(PolicyDocument.model_validate({} if half is None else half), found.experts)
@@ -251,11 +282,14 @@ def load_settings(config: Path | None = None, **server_overrides: Any) -> Settin
     trusted = tuple(
         place.host for expert in found.experts.values() for place in expert.resolved_deployments() if place.host
     )
+    if server is not None:
+        problems += _no_ca(server.egress.ca_file, _where_server(source, overrides))
     if server is not None and policy is not None:
         problems += forbidden_addresses(policy, server.egress.open(trusted).allowed, source.where)
     if problems or server is None or policy is None:
-        raise ConfigError(tuple(sorted(problems, key=_line)))
-    hints = (*found.notes, *missing_keys(policy, os.environ, source.where))
+        raise ConfigError(tuple(sorted(dict.fromkeys(problems), key=_line)))
+    unknown = unknown_providers(policy, price_table.providers, source.where)
+    hints = (*found.notes, *unknown, *missing_keys(policy, os.environ, source.where))
     return Settings(
         server=server,
         policy=policy,
@@ -265,7 +299,19 @@ def load_settings(config: Path | None = None, **server_overrides: Any) -> Settin
         seen=seen,
         policy_said=half is not None,
         overrides=overrides,
+        offered=asked.known,
     )
+
+
+def _ask_through(server: ServerSettings | None) -> FirstModel:
+    """How to ask a server for its first model: the way that experts go.
+
+    While that way is wrong nobody is asked: what is found then only lends its names to the search for other problems.
+    """
+    if server is None:
+        return lambda _url, _key: "unknown"
+    egress = server.egress.open()
+    return lambda url, key: first_model(url, key, egress)
 
 
 def load_server(config: Path | None = None, **server_overrides: Any) -> ServerSettings:
@@ -358,6 +404,29 @@ def _unknown_halves(source: Source) -> Iterator[Problem]:
     for key in source.data:
         if key not in ConfigFile.model_fields:
             yield Problem(source.where((key,)), key, f"unknown key{meant(key, ConfigFile.model_fields)}")
+
+
+def _no_flags(source: Source, model: type[BaseModel], above: Loc) -> Iterator[Problem]:
+    """Words of the file (`on`, `yes`) that pydantic takes for true or false: it must where a variable says them."""
+    half: Any = source.data
+    for part in above:
+        half = half.get(part) if isinstance(half, dict) else None
+    for key, value in half.items() if isinstance(half, dict) else ():
+        kind = model.model_fields[key].annotation if key in model.model_fields else None
+        if kind is bool and not isinstance(value, bool | None):
+            yield Problem(source.where((*above, key)), dotted((*above, key)), "must be true or false")
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _no_flags(source, kind, (*above, key))
+
+
+def _no_ca(file: Path | None, where: Callable[[Loc], str]) -> Iterator[Problem]:
+    """Said here, where the file may be mended; the context of the experts' connections is made at the start."""
+    loc: Loc = ("server", "egress", "ca_file")
+    try:
+        if file is not None:
+            trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), file)
+    except OSError as error:
+        yield Problem(where(loc), dotted(loc), str(error))
 
 
 def _unknown_variables() -> Iterator[Problem]:

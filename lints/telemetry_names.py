@@ -1,6 +1,7 @@
 """Span and metric names stand in `gateway/telemetry/names.py` and nowhere else: they are read and renamed at one place.
 
-Elsewhere a string that looks like one is flagged; import paths, logger names and file names are not.
+Elsewhere a string that looks like one is flagged; import paths, logger names, file names and an error's `param` (which
+field of the request is wrong) are not.
 """
 
 import ast
@@ -32,11 +33,13 @@ def telemetry_names_stand_at_one_place(module: Module) -> Iterator[Finding]:
 
 
 def _exempt(tree: ast.Module) -> Iterator[int]:
-    """Constants that are docstrings or the argument of something that takes a module's name."""
+    """Constants that are docstrings, a request's field, or the argument of something that takes a module's name."""
     for node in ast.walk(tree):
         match node:
             case ast.Expr(value=ast.Constant() as docstring):
                 yield id(docstring)
+            case ast.keyword(arg="param", value=ast.Constant() as field):
+                yield id(field)
             case ast.Call(func=function, args=[ast.Constant() as name, *_]) if last_name(function) in TAKES_A_MODULE:
                 yield id(name)
 

@@ -23,7 +23,7 @@ GRACE_S: Final = 10  # running answers may end after SIGTERM
 LARGE_WEIGHTS: Final = (
     1_000_000  # of one expert: below, compiling loops costs more than they save (the tiny model's: 36,864)
 )
-EXTRA: Final = "the local expert needs the extra `moe`: pip install 'conclave-gateway[moe]'"
+EXTRA: Final = "the local expert needs the extra `moe`: make install EXTRAS=moe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,6 @@ def _run(served: Served, host: str, sock: socket.socket, key: str | None) -> Non
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
     )
@@ -157,6 +156,8 @@ def _prepared(served: Served) -> "tuple[Checkpoint, Any, Offer]":
     from conclave.moe.routing import POLICIES  # noqa: PLC0415
     from conclave.moe.turns import RoomSize  # noqa: PLC0415
 
+    if served.int8 and served.experts not in {"auto", NAME}:
+        raise ValueError(f"--int8 weights are read by `conclave` alone; leave --experts {served.experts} out")
     if not sys.stderr.isatty():
         hf_logging.disable_progress_bar()
     device = served.device or ("cuda" if torch.cuda.is_available() else "cpu")

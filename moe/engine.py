@@ -32,6 +32,7 @@ from conclave.moe.errors import (
     InternalError,
     InvalidRequest,
     OutOfMemory,
+    traced,
 )
 from conclave.moe.handoff import Handoff
 from conclave.moe.offer import Chosen, Offer, PerCall
@@ -185,8 +186,8 @@ class Engine:
             failure = type(error)(error.message, param=error.param)  # a new one: the old holds the cache by its frames
         except (MemoryError, RuntimeError) as error:
             failure = self._no_memory(error)
-        except Exception:  # noqa: BLE001  the edge of a thread; the other calls go on
-            failure = self._bug()
+        except Exception as error:  # noqa: BLE001  the edge of a thread; the other calls go on
+            failure = self._bug(error)
         if isinstance(failure, OutOfMemory):
             _give_memory_back()
         if failure is not None:
@@ -228,10 +229,10 @@ class Engine:
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(said in str(error) for said in NO_MEMORY):
             log.warning("moe.out_of_memory")
             return OutOfMemory("there is no memory for this call; ask again later, or for less")
-        return self._bug()
+        return self._bug(error)
 
-    def _bug(self) -> ExpertError:
-        log.exception("moe.call_failed")
+    def _bug(self, error: Exception) -> ExpertError:
+        log.error("moe.call_failed", **traced(error))
         return InternalError("the local expert failed; its log says where")
 
     def _too_late(self) -> ExpertError:

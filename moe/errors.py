@@ -20,6 +20,8 @@
 The envelope and `x-should-retry` are those of the gateway, which reads them.
 """
 
+import traceback
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -40,6 +42,13 @@ class ExpertError(Exception):
     def envelope(self) -> dict[str, Any]:
         """The OpenAI error body: all four keys, `param` nullable."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+def traced(error: BaseException) -> dict[str, str]:
+    """For the log: what was raised and where. Not its message, which may quote what was being worked on."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    where = " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+    return {"error": type(error).__name__, "where": where}
 
 
 class Refused(ExpertError):

@@ -80,6 +80,7 @@ class Body(msgspec.Struct):
     frequency_penalty: float | None = None
     logit_bias: dict[str, Any] | None = None
     modalities: list[str] | None = None
+    continue_final_message: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,7 @@ def _refuse_what_we_cannot(given: Body) -> None:
         "presence_penalty": bool(given.presence_penalty),
         "frequency_penalty": bool(given.frequency_penalty),
         "logit_bias": bool(given.logit_bias),
+        "continue_final_message": bool(given.continue_final_message),
         "modalities": given.modalities not in (None, ["text"]),
     }
     for name, asked in wanted.items():

@@ -32,6 +32,7 @@ from conclave.moe.errors import (
     TooLarge,
     Unauthenticated,
     UnknownModel,
+    traced,
 )
 from conclave.moe.handoff import End, Handoff, Piece
 from conclave.moe.metrics import Numbers
@@ -166,8 +167,8 @@ class Chat:
             self._service.numbers.ended("left")
         except ExpertError as error:
             await self._fail(client, error)
-        except Exception:
-            log.exception("moe.request_failed")
+        except Exception as error:  # noqa: BLE001  the edge of a task
+            log.error("moe.request_failed", **traced(error))
             await self._fail(client, InternalError("the local expert failed; its log says where"))
 
     async def _answer(self, client: "Client", ask: Ask) -> None:

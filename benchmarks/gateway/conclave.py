@@ -1,5 +1,8 @@
 """The target Conclave, lean: admit, boundary, route and record; one API key; every category goes to the mock.
 
+Lean means without the stages that guard texts; what the door itself can do is on: rate limits, CORS, trusted proxies,
+tags as labels, both sets of metrics, policy that may change at any time, streams that are continued.
+
 It decides the configuration that is measured, in a state folder of its own. All that is not said there is the default,
 but for the log, which says warnings only, as F's does.
 """
@@ -26,9 +29,15 @@ EXPERT: Final = "mock"
 def settings(upstream: str, *, port: int, admin_port: int, state_dir: Path) -> dict[str, Any]:
     """The lean configuration, as it stands in the YAML file."""
     return {
-        "server": {"port": port, "admin_port": admin_port, "state_dir": str(state_dir), "log_level": "warning"},
+        "server": {
+            **{"port": port, "admin_port": admin_port, "state_dir": str(state_dir), "log_level": "warning"},
+            "cors": {"origins": ["https://app.example"]},
+            "trusted_proxies": ["10.0.0.0/8"],
+        },
         "policy": {
             "name": "lean",
+            "limits": {"requests_per_minute": 1_000_000},
+            "tags": {"team": ["search", "ads"]},
             "stages": {"route": "on"},
             "experts": {EXPERT: {"kind": "openai", "model": MODEL, "base_url": upstream}},
             "categories": {category: [EXPERT] for category in CATEGORIES},
@@ -42,12 +51,12 @@ def conclave(
 ) -> Target:
     """Write the configuration, make the key, and say how to serve; `stack` removes the folder.
 
-    `telemetry` is `server.telemetry`, off where nothing is said.
+    `telemetry` is `server.telemetry`: both sets of metrics, and no spans, where nothing is said.
     """
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="conclave-benchmark-")))
     port, config = free_port(), folder / "conclave.yaml"
     said = settings(upstream, port=port, admin_port=free_port(), state_dir=folder / "state")
-    said["server"]["telemetry"] = telemetry or {}
+    said["server"]["telemetry"] = telemetry or {"gen_ai_metrics": "both"}
     config.write_text(yaml.safe_dump(said, sort_keys=False))
     key = _new_key(config)
     return Target(

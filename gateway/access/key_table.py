@@ -21,7 +21,7 @@ TOPIC: Final = "api_keys"
 
 
 class KeyGoneError(Exception):
-    """The key has ended; the message says how."""
+    """The key has ended, or another has its place; the message says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ class KeyTable:
         """A new secret for the same tenant, scope and name; the old one is good for `overlap_s` more, at the most.
 
         The new key lives as long as the old one was made to, unless `expires_in_s` is given. None if there is no such
-        key; raises KeyGoneError for one that is revoked or expired: what has ended is not prolonged.
+        key; raises KeyGoneError for one that is revoked or expired: what has ended is not prolonged. So it does,
+        unless `expires_in_s` is given, for one that was rotated already: its own end is that of the overlap.
         """
         now_s = int(self._now())
         with self._database.write() as connection:
@@ -89,6 +90,10 @@ class KeyTable:
             old = _key(found)
             if (state := old.state(now_s)) != "active":
                 raise KeyGoneError(f"the key {key_id} is {state}: make a new one with `conclave keys create`")
+            if old.successor is not None and expires_in_s is None:
+                raise KeyGoneError(
+                    f"the key {key_id} was rotated already: rotate its successor {old.successor}, or give --expires"
+                )
             life_s = old.expires_at_s - old.created_at_s if old.expires_at_s is not None else None
             life_s = life_s if expires_in_s is None else expires_in_s
             new_id, token = new_token(random_bytes)
@@ -98,12 +103,14 @@ class KeyTable:
                 digest=digest_of(token, pepper),
                 created_at_s=now_s,
                 expires_at_s=None if life_s is None else now_s + life_s,
+                successor=None,
             )
             ends_s = min(now_s + overlap_s, old.expires_at_s) if old.expires_at_s is not None else now_s + overlap_s
             connection.execute(insert(api_keys).values(**_row(new)))
-            connection.execute(update(api_keys).where(api_keys.c.key_id == key_id).values(expires_at_s=ends_s))
+            ended = {"expires_at_s": ends_s, "successor": new_id}
+            connection.execute(update(api_keys).where(api_keys.c.key_id == key_id).values(ended))
             note_change(connection, TOPIC)
-        return Rotated(replace(old, expires_at_s=ends_s), new, token)
+        return Rotated(replace(old, expires_at_s=ends_s, successor=new_id), new, token)
 
     def revoke(self, key_id: str) -> bool:
         """Whether there is such a key; a key that is revoked already keeps its first time."""
@@ -140,6 +147,7 @@ def _row(key: StoredKey) -> dict[str, Any]:
         "created_at_s": key.created_at_s,
         "expires_at_s": key.expires_at_s,
         "revoked_at_s": key.revoked_at_s,
+        "successor": key.successor,
     }
 
 
@@ -153,4 +161,5 @@ def _key(row: Any) -> StoredKey:
         created_at_s=row.created_at_s,
         expires_at_s=row.expires_at_s,
         revoked_at_s=row.revoked_at_s,
+        successor=row.successor,
     )

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 import structlog
 
 from conclave.gateway.access.scope import Scope
+from conclave.gateway.state.apart import apart
 
 PREFIX: Final = "cv_"
 ID_BYTES: Final = 6
@@ -26,6 +27,7 @@ SECRET_BYTES: Final = 32
 PEPPER_FILE: Final = Path("keys/api_key_pepper")  # under the state folder
 PEPPER_BYTES: Final = 32
 MAX_TOKEN_CHARS: Final = 200  # a longer one is no key of ours, and not worth hashing
+LATE_S: Final = 10.0  # a refresh that takes longer is trouble: connecting may take 5 s
 
 log = structlog.get_logger()
 
@@ -42,6 +44,7 @@ class StoredKey:
     created_at_s: int
     expires_at_s: int | None = None
     revoked_at_s: int | None = None
+    successor: str | None = None
 
     def state(self, now_s: float) -> str:
         """`active`, `expired` or `revoked`."""
@@ -88,10 +91,18 @@ def read_pepper(state_dir: Path, random_bytes: Callable[[int], bytes] = secrets.
 class KeyRing:
     """All keys, in memory. Verifying is a dictionary look-up and one hash; `following` keeps it fresh off the path."""
 
-    def __init__(self, source: KeySource, pepper: bytes, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        source: KeySource,
+        pepper: bytes,
+        *,
+        now: Callable[[], float] = time.time,
+        late_s: float = LATE_S,
+    ) -> None:
         self._source = source
         self._pepper = pepper
         self._now = now
+        self._late_s = late_s
         self._number: int | None = None
         self._keys: Mapping[str, StoredKey] = {}
         self._trouble: str | None = None
@@ -128,8 +139,8 @@ class KeyRing:
 
     @asynccontextmanager
     async def following(self, *, every_s: float) -> AsyncIterator[None]:
-        """Refresh now, then every `every_s` in a thread, until the block ends."""
-        await asyncio.to_thread(self.refresh)
+        """Refresh now, then every `every_s` in a thread, until the block ends: it waits for no database then."""
+        await apart(self.refresh, name="key-ring")
         task = asyncio.create_task(self._follow(every_s), name="key-ring")
         try:
             yield
@@ -143,12 +154,25 @@ class KeyRing:
         while True:
             await asyncio.sleep(every_s)
             try:
-                await asyncio.to_thread(self.refresh)
+                await self._refreshed()
             except Exception as error:  # noqa: BLE001  this task's edge: whatever it was, the next round tries again
-                if self._trouble is None:
-                    log.warning("keys.refresh_failed", error=type(error).__name__)
-                self._trouble = "the keys cannot be read; serving with those read last"
+                self._cannot(type(error).__name__)
             else:
                 if self._trouble is not None:
                     log.info("keys.refreshed_again")
                 self._trouble = None
+
+    async def _refreshed(self) -> None:
+        """One refresh in a thread. A database that does not answer is said, and still waited for: one at a time."""
+        look = asyncio.create_task(apart(self.refresh, name="key-ring"))
+        try:
+            if not (await asyncio.wait({look}, timeout=self._late_s))[0]:
+                self._cannot("no answer")
+            await look
+        finally:
+            look.cancel()
+
+    def _cannot(self, error: str) -> None:
+        if self._trouble is None:
+            log.warning("keys.refresh_failed", error=error)
+        self._trouble = "the keys cannot be read; serving with those read last"

@@ -1,7 +1,8 @@
 """Whose address a request comes from, where a proxy stands before the gateway: the peer's, unless the peer is trusted.
 
 A header can be written by anyone. So it is read from the right, where the nearest proxy has written, and only as far
-as the addresses are those of trusted proxies; the first that is not is the source, whatever stands left of it. Only ONE
+as the addresses are those of trusted proxies; the first that is not is the source, whatever stands left of it. Loopback
+is this machine only in the word of a proxy of this machine: another one's ends the walk at that proxy. Only ONE
 header is looked at, the one that the proxies are known to write: the other passes through most of them as the client
 sent it. What cannot be read ends the walk at the proxy that wrote it.
 """
@@ -16,7 +17,6 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MOST_HOPS: Final = 32  # proxies in a row; who sends more has made them up
 HOP_CHARS: Final = 256
-FORWARDED: Final = "forwarded"
 X_FORWARDED_FOR: Final = "x-forwarded-for"
 
 
@@ -41,7 +41,7 @@ class Proxies:
         values = [value for name, value in headers if name == self._header]
         for hop in self._hops(values):
             before = self._address(hop)
-            if before is None:
+            if before is None or (before.is_loopback and not at.is_loopback):
                 break
             at = before
             if not self._trusts(at):

@@ -5,6 +5,7 @@ both name a tag. They are checked here, stand in the record in clear, and are ne
 InvalidRequest for what is not a tag: a typing error must not make calls vanish from somebody's bill.
 """
 
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,7 +17,9 @@ from conclave.gateway.errors import InvalidRequest
 HEADER: Final = "x-conclave-tags"
 EXTENSION: Final = "conclave"  # the field of a body that is Conclave's own
 IN_BODY: Final = f"{EXTENSION}.tags"
+KNOWN: Final = ("tags",)  # the keys of that field
 MOST: Final = 8
+MOST_CHARS: Final = 64  # of a key that is not known, in the answer
 NAME: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,62}[!-~])?")
 VALUE_IN_HEADER: Final = re.compile(r"[!-+\--~](?:[ -+\--~]{0,62}[!-+\--~])?")  # a comma begins the next tag
@@ -33,6 +36,8 @@ def tagged(parse: Parse, header: str | None) -> Parse:
     def with_tags(body: bytes) -> ModelRequest:
         request = parse(body)
         own = request.body.get(EXTENSION)
+        if isinstance(own, dict):
+            _check_known(own)
         if header is None and (not isinstance(own, dict) or own.get("tags") is None):
             return request
         extension = own if isinstance(own, dict) else {}
@@ -42,6 +47,16 @@ def tagged(parse: Parse, header: str | None) -> Parse:
         return replace(request, body={**request.body, EXTENSION: {**extension, "tags": tags}})
 
     return with_tags
+
+
+def _check_known(extension: Mapping[str, Any]) -> None:
+    """Of a mistyped `tag` nothing would be heard again: no expert is sent it, and no record keeps it."""
+    for name in extension:
+        if name not in KNOWN:
+            close = difflib.get_close_matches(name.casefold(), KNOWN, n=1)
+            words = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(KNOWN)}"
+            shown = name[:MOST_CHARS]
+            raise InvalidRequest(f"unknown key {shown!r} in {EXTENSION}; {words}", param=f"{EXTENSION}.{shown}")
 
 
 def tags_of(request: ModelRequest) -> Mapping[str, str]:

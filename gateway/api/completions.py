@@ -2,7 +2,8 @@
 
 Experts with the capability `completions` are asked as the client wrote. All others are asked the prompt as a chat with
 one message, and `as_text` makes text completions of what they say. What a chat cannot do (several prompts, token ids,
-`suffix`, `echo`, `best_of`, `logprobs`) makes `completions` a need: it is never dropped.
+`suffix`, `echo`, `best_of`, `logprobs`) makes `completions` a need: it is never dropped. What only a chat can do
+(tools, sound, a shape for the answer) is refused: it would reach an expert of which nobody asked whether it can.
 """
 
 from typing import Annotated, Any, Final
@@ -11,7 +12,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from conclave.gateway.api.body import Inputs, ModelName, StreamOptions, check_inputs, checked, decode
+from conclave.gateway.api.chat import ChatBody
 from conclave.gateway.call import END, SILENCE, Chunk, ModelRequest
+from conclave.gateway.errors import InvalidRequest
 
 CHAT_ID: Final = "chatcmpl-"
 TEXT_ID: Final = "cmpl-"
@@ -41,11 +44,15 @@ class CompletionsBody(Struct):
     conclave: dict[str, Any] | None = None
 
 
+CHAT_ONLY: Final = tuple(name for name in ChatBody.__struct_fields__ if name not in CompletionsBody.__struct_fields__)
+
+
 def parse(body: bytes) -> ModelRequest:
     """A request from the body's bytes; raises InvalidRequest with the path of what is wrong."""
     raw = decode(body)
     known = checked(raw, CompletionsBody)
     check_inputs(known.prompt, param="prompt")
+    _refuse_chat(raw)
     return ModelRequest(
         body=raw,
         model=known.model,
@@ -54,6 +61,12 @@ def parse(body: bytes) -> ModelRequest:
         needs=frozenset(_needs(known)),
         operation="completions",
     )
+
+
+def _refuse_chat(raw: dict[str, Any]) -> None:
+    for name in CHAT_ONLY:
+        if raw.get(name) is not None:
+            raise InvalidRequest(f"text completions have no {name}: ask /v1/chat/completions", param=name)
 
 
 def _needs(body: CompletionsBody) -> list[str]:

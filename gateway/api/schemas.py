@@ -88,7 +88,7 @@ def _extension() -> Schema:
     """The request's own object `conclave`."""
     about = "Tags of the call, which stand in its record; never sent to an expert."
     of_call = {**call_tags(tags.VALUE.pattern), "type": ["object", "null"], "description": about}
-    return {"type": "object", "properties": {"tags": of_call}}
+    return {"type": "object", "properties": {"tags": of_call}, "additionalProperties": False}
 
 
 def call_tags(value: str) -> Schema:

@@ -95,12 +95,7 @@ def check_address(host: str, address: Address, allowed: Allowed) -> None:
     """Raises Refused unless `host`, which is or resolves to `address`, may be connected to."""
     plain = _unwrapped(address)
     is_public = plain.is_global and not plain.is_multicast and not any(plain in network for network in NEVER_PUBLIC)
-    if (
-        plain.is_loopback
-        or is_public
-        or allowed.address(plain)
-        or allowed.address(address)
-    ):
+    if plain.is_loopback or is_public or allowed.address(plain) or allowed.address(address):
         return
     if plain.is_link_local:  # 169.254.169.254 and its like hand out credentials: a name alone does not open them
         kind = "link-local"
@@ -202,12 +197,25 @@ class Egress:
         return None if address is not None and (address.is_loopback or self.direct.address(address)) else self.proxy
 
     def tls(self) -> ssl.SSLContext | None:
-        """The system's CAs and one's own; None where there is nothing to add. Raises OSError for a file that is none.
+        """The system's CAs and one's own; None where there is nothing to add. Raises OSError as `trust` does.
 
         Reading the system's takes 30 ms: once, at the start.
         """
         if self.ca_file is None:
             return None
         context = ssl.create_default_context()
-        context.load_verify_locations(cafile=self.ca_file)
+        try:
+            trust(context, self.ca_file)
+        except OSError as error:
+            raise OSError(f"server.egress.ca_file: {error}") from error
         return context
+
+
+def trust(context: ssl.SSLContext, ca_file: Path) -> None:
+    """Add the file's CAs. Raises OSError that names the file: ssl itself says only that there is no such one."""
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except ssl.SSLError as error:
+        raise OSError(f"{ca_file} holds no CA certificate in PEM form") from error
+    except OSError as error:
+        raise OSError(f"{ca_file} cannot be read: {error.strerror}") from error

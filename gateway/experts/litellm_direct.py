@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+UNREADABLE: Final = Chunk(b"")  # stands for an event that nobody understands: `Reply` passes over a few of these
 IN_TURN_CHARS: Final = 64 * 1024  # a request up to this is translated within a millisecond
 
 log = structlog.get_logger()
@@ -164,14 +165,25 @@ class DirectStream(_Direct, StreamUpstream):
             payloads = self._splitter.feed(data)
             self._since_s = self._at.now_s()  # a ping has no chunk, but the expert is alive
             for payload in payloads:
-                for chunk in self._asking.read(payload):
-                    self._before, self._last = self._last, chunk
-                    self._ready.append(chunk)
+                self._read(payload)
                 if self._asking.over:
                     self._let_go()
                     return
         except ExpertFailed as error:
             self._failure = error
+
+    def _read(self, payload: bytes) -> None:
+        """The chunks of one event. Raises ExpertFailed for an error event; others, `Reply` judges."""
+        try:
+            chunks = self._asking.read(payload)
+        except ExpertFailed as error:
+            if error.kind != "malformed":
+                raise
+            self._ready.append(UNREADABLE)
+            return
+        for chunk in chunks:
+            self._before, self._last = self._last, chunk
+            self._ready.append(chunk)
 
 
 def _headers(*layers: Mapping[str, str]) -> dict[str, str]:

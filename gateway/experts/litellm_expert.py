@@ -2,7 +2,7 @@
 
 Decides which way a call goes: Anthropic's and Gemini's chats over the gateway's own connections (`litellm_direct`), all
 else through litellm's client (`litellm_general`). A server that speaks the OpenAI API needs neither: that is
-`OpenAIExpert`. Imports no litellm; the first call does, in a thread.
+`OpenAIExpert`. Imports no litellm; `Runtime` does, in a thread.
 """
 
 import time

@@ -21,7 +21,8 @@ from conclave.gateway.experts.endpoint import Endpoint
 from conclave.gateway.experts.litellm_chunks import ENCODE, Writer, plain
 from conclave.gateway.experts.litellm_errors import exception_failure
 from conclave.gateway.experts.litellm_runtime import Runtime
-from conclave.gateway.experts.litellm_transport import CONNECT, Connect
+from conclave.gateway.experts.litellm_transport import ERRAND, Connect, Errand
+from conclave.gateway.experts.openai_upstream import PLAIN_BYTES, VECTORS_BYTES
 from conclave.gateway.prompt import Prompt
 
 AHEAD: Final = 64  # chunks that are read before they are asked for
@@ -160,15 +161,21 @@ class GeneralUpstream:
     async def _read(self) -> None:
         """The reading task: it ends with None or a failure in the queue, and leaves no connection open."""
         ended: ExpertFailed | None = None
-        CONNECT.set(self._place.connect)  # in this task's context alone
+        errand = self._errand()
+        ERRAND.set(errand)  # in this task's context alone
         try:
             await self._ask(await self._runtime.litellm())
         except ExpertFailed as error:
             ended = error
         except Exception as error:  # noqa: BLE001  litellm raises whatever a provider's client raises
-            ended = exception_failure(error, begun=self._begun, secrets=self._place.secrets)
+            ended = errand.failure or exception_failure(error, begun=self._begun, secrets=self._place.secrets)
             log.info("expert.failed", expert=self._at.expert, error=type(error).__name__, kind=ended.kind)
         await self._found.put(ended)
+
+    def _errand(self) -> Errand:
+        vectors = self._prompt.operation == "embeddings"
+        most_bytes = None if self._prompt.stream else VECTORS_BYTES if vectors else PLAIN_BYTES
+        return Errand(self._place.connect, self._prompt.headers, most_bytes)
 
     async def _ask(self, litellm: Any) -> None:
         keywords, found = self._keywords(litellm), self._found
@@ -201,8 +208,6 @@ class GeneralUpstream:
             "api_base": place.base_url,
             "num_retries": 0,
             "max_retries": 0,
-            "timeout": max(0.1, self._limit()[0] - self._at.now_s()),
-            "extra_headers": dict(self._prompt.headers) or None,
         }
         match self._prompt.operation:
             case "chat":

@@ -1,4 +1,4 @@
-"""The one litellm of this process: imported in a thread when the first call needs it, and kept quiet from then on.
+"""The one litellm of this process: imported in a thread, right after the start or by the first call that needs it.
 
 Decides what litellm may do by itself: nothing. No table is fetched, no picture of a client's is downloaded, no `.env`
 is read, nothing is retried, printed, logged or reported, and no connection is its own (`litellm_transport`).
@@ -22,7 +22,7 @@ import structlog
 
 from conclave.gateway.errors import ExpertFailed
 
-INSTALL: Final = "pip install 'conclave-gateway[providers]'"
+INSTALL: Final = "make install EXTRAS=providers"
 ENVIRONMENT: Final = {  # read by litellm when it is imported
     "LITELLM_MODE": "PRODUCTION",  # else it reads .env files
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches the price table

@@ -6,14 +6,16 @@ Reads a file once (3 MB, 30 ms) and imports nothing: importing litellm takes sec
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
 FILE: Final = "model_prices_and_context_window_backup.json"
+PROVIDERS_FILE: Final = "provider_endpoints_support_backup.json"
 PER_MILLION: Final = 1e6
 DIGITS: Final = 6  # of a price: the table multiplies with rounding errors
 
+Read = TypeVar("Read")
 Number: TypeAlias = float | str | None  # its sample entry explains each number in words
 
 
@@ -59,6 +61,12 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return frozenset(name for name, can in said.items() if can is True)
 
 
+class Listed(msgspec.Struct, frozen=True):
+    """litellm's list of providers, by name."""
+
+    providers: dict[str, Any]
+
+
 MODES: Final = {"embedding": "embeddings", "completion": "completions", "moderation": "moderations"}
 
 
@@ -74,14 +82,31 @@ def entry(name: str, provider: str | None = None) -> Entry | None:
 
 
 @cache
+def providers() -> frozenset[str]:
+    """The names that may stand before the slash, as far as litellm's files know; none if it is not installed.
+
+    They know nearly all: some that have no prices and no public documentation are in its code alone.
+    """
+    listed = _read(PROVIDERS_FILE, Listed)
+    if listed is None:
+        return frozenset()
+    prefixes = {name.partition("/")[0] for name in _table() if "/" in name}
+    return frozenset(listed.providers) | prefixes | {one.litellm_provider for one in _table().values()}
+
+
+@cache
 def _table() -> dict[str, Entry]:
+    return _read(FILE, dict[str, Entry]) or {}
+
+
+def _read(file: str, kind: type[Read]) -> Read | None:
     spec = find_spec("litellm")
     if spec is None or spec.origin is None:
-        return {}
+        return None
     try:
-        return msgspec.json.decode((Path(spec.origin).parent / FILE).read_bytes(), type=dict[str, Entry])
-    except (OSError, msgspec.DecodeError):  # another version of litellm: the shipped catalog stands alone
-        return {}
+        return msgspec.json.decode((Path(spec.origin).parent / file).read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError):  # another version of litellm: what is shipped here stands alone
+        return None
 
 
 def _price(per_token: Number) -> float | None:

@@ -84,7 +84,8 @@ def _load(file: Path | None) -> "Settings":
 
 def summary(settings: "Settings") -> str:
     """A configuration on one screen."""
-    from conclave.gateway.policy.document import BUILT_IN  # noqa: PLC0415  as above
+    from conclave.gateway.experts import catalog  # noqa: PLC0415  as above
+    from conclave.gateway.policy.document import BUILT_IN  # noqa: PLC0415
 
     server, policy = settings.server, settings.policy
     lines = [
@@ -93,12 +94,13 @@ def summary(settings: "Settings") -> str:
         f"metrics        http://{server.admin_host}:{server.admin_port}/metrics",
         f"state          {server.state_dir}",
         f"policy         {policy.name}, routing {policy.stages.route}",
+        f"prices         the shipped catalog's are of {catalog.shipped().as_of}",
         "experts",
     ]
     for name, expert in policy.experts.items():
         places = expert.resolved_deployments() if expert.kind not in BUILT_IN else ()
         built_in = "embeds texts" if expert.kind == "encoder" else "quotes documents"
-        what = f"{places[0].model} at {places[0].base_url}" if places else built_in
+        what = " at ".join(filter(None, (places[0].model, places[0].base_url))) if places else built_in
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
         lines.append(f"  {name:<20} {what}{more}")
     lines.append("rows")

@@ -14,16 +14,19 @@ it, and what lacks a second variable, is a note. Never touches a policy that nam
 only whether it is set.
 """
 
+import base64
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from importlib.util import find_spec
 from typing import Any, Final, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from pydantic import ValidationError
 
+from conclave.gateway.experts.egress import Egress
 from conclave.gateway.experts.litellm_runtime import INSTALL
 from conclave.gateway.experts.providers import PROVIDERS, Provider
 from conclave.gateway.policy.document import ExpertSettings, http_url
@@ -193,14 +196,55 @@ def _asked(url: str, key: str | None, first_model: FirstModel) -> str | None:
     return first_model(usable, key)
 
 
-def first_model(base_url: str, key: str | None) -> str | None:
-    """The first model that `GET /models` lists; None if nobody answers so within two seconds."""
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A `FirstModel` that asks each server until it has answered once, and then no more.
+
+    `known` is the first model by base_url. What a server said at start holds until a restart: one that is down while
+    somebody edits the policy keeps its expert.
+    """
+
+    ask: FirstModel
+    known: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, base_url: str, key: str | None) -> str | None:
+        if base_url not in self.known and (model := self.ask(base_url, key)) is not None:
+            self.known[base_url] = model
+        return self.known.get(base_url)
+
+
+def first_model(base_url: str, key: str | None, egress: Egress = Egress()) -> str | None:  # noqa: B008  a constant
+    """The first model that `GET /models` lists; None if nobody answers so within two seconds.
+
+    It goes the way that the experts go (proxy and CA) and no other, and follows no redirect: the key is the server's.
+    """
     try:
-        request = urllib.request.Request(f"{base_url}/models", headers=headers)  # noqa: S310  the scheme is checked
-        with urllib.request.urlopen(request, timeout=ASK_TIMEOUT_S) as response:  # noqa: S310  as above
+        request = urllib.request.Request(f"{base_url}/models")  # noqa: S310  the scheme is checked
+        if key:
+            request.add_unredirected_header("Authorization", f"Bearer {key}")
+        if (proxy := egress.proxy_for(base_url)) is not None:
+            _go_through(proxy, request)
+        with _opener(egress).open(request, timeout=ASK_TIMEOUT_S) as response:
             listing = msgspec.json.decode(response.read(LISTING_BYTES))
         model = listing["data"][0]["id"]
     except (OSError, HTTPException, ValueError, LookupError, TypeError, RecursionError):
         return None
     return model if isinstance(model, str) else None
+
+
+def _opener(egress: Egress) -> urllib.request.OpenerDirector:
+    """Only what is needed: urllib's own takes proxies from the environment, and the key along to where it is sent."""
+    opener = urllib.request.OpenerDirector()
+    opener.add_handler(urllib.request.HTTPHandler())
+    opener.add_handler(urllib.request.HTTPSHandler(context=egress.tls()))
+    opener.add_handler(urllib.request.HTTPErrorProcessor())
+    opener.add_handler(urllib.request.HTTPDefaultErrorHandler())  # raises for all but 2xx
+    return opener
+
+
+def _go_through(proxy: str, request: urllib.request.Request) -> None:
+    parts = urlsplit(proxy)
+    if parts.username is not None:
+        said = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        request.add_header("Proxy-authorization", f"Basic {base64.b64encode(said).decode()}")
+    request.set_proxy(parts.netloc.rpartition("@")[2], "http" if request.type == "http" else "https")

@@ -5,15 +5,16 @@ What one part says of another (a row that names an expert) is checked in `load.p
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Strict, StringConstraints, model_validator
 
 from conclave.gateway.experts.catalog import Capability, facts_of, whole
+from conclave.gateway.experts.litellm_request import EMBEDDING, PARAMETERS
 
 Category: TypeAlias = Literal[
     "assistant_chat",
@@ -40,13 +41,23 @@ TAG: Final = r"^[a-z][a-z0-9_.-]{0,63}$"  # as access/tags.py takes them
 TAG_VALUE: Final = r"^[!-~]([ -~]{0,62}[!-~])?$"
 PARAM: Final = r"^[a-z][a-z0-9_]{0,63}$"
 SECRET: Final = re.compile(r"key|secret|password|credential|bearer|(?:^|_)token$")  # of a parameter's name
-RESERVED: Final = frozenset(  # of litellm's keywords, those that are settings of the gateway
-    {
-        *("model", "messages", "input", "stream", "stream_options", "api_base", "base_url", "timeout", "client"),
-        *("num_retries", "max_retries", "fallbacks", "mock_response", "callbacks", "success_callback", "cache"),
-        *("failure_callback", "input_callback", "logger_fn", "verbose", "extra_headers", "headers", "metadata"),
-    }
+ADDRESS: Final = re.compile(r"(?:^|_)(?:endpoint|url|uri|base|host|proxy)$")  # of a parameter's name
+REGIONS: Final = frozenset(  # they become a part of the provider's host name
+    {"aws_region_name", "region_name", "vertex_location", "vertex_ai_location", "watsonx_region_name", "oci_region"}
 )
+PLACES: Final = REGIONS | {  # which account of the provider's, and which of its models
+    *("api_version", "organization", "project", "project_id", "space_id", "deployment_id", "account_id"),
+    *("aws_role_name", "aws_session_name", "aws_external_id", "aws_profile_name"),
+    *("vertex_project", "vertex_ai_project", "azure_scope", "tenant_id", "client_id"),
+    *("oci_user", "oci_fingerprint", "oci_tenancy", "oci_compartment_id", "oci_serving_mode"),
+}
+ASKED: Final = (  # defaults of a request, beside OpenAI's parameters
+    frozenset({"drop_params", "top_k", "top_a", "min_p", "typical_p", "repetition_penalty", "safe_prompt", "truncate"})
+    | frozenset({"input_type", "task_type", "title", "reasoning", "include_reasoning", "cache_control", "guardrail"})
+)
+PARAMS: Final = PLACES | ASKED | PARAMETERS | EMBEDDING
+REGION: Final = re.compile(r"[A-Za-z0-9-]{1,63}")
+PLACE: Final = re.compile(r"(?!.*//)[A-Za-z0-9_.,:=+@/-]{1,256}")
 PATTERNS: Final = {
     PARAM: "may hold up to 64 of a-z, 0-9 and `_`, and begins with a letter",
     NAME: "may hold up to 64 letters, digits, dots, dashes and underscores",
@@ -82,13 +93,24 @@ def _is_expert_name(value: str) -> str:
     return value
 
 
-def _no_secrets(params: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    for name in params:
+def _sound_params(params: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """litellm takes hundreds of keywords, and some name an address, a file or a key: only those known here reach it."""
+    for name, value in params.items():
         if SECRET.search(name):
             raise ValueError(f"{name} looks like a key; keys go into api_key_env, api_key_file or the environment")
-        if name in RESERVED:
-            raise ValueError(f"{name} is not a parameter of the provider's: the gateway sets it")
+        if ADDRESS.search(name):
+            raise ValueError(f"{name} looks like an address; the only one of an expert is its base_url")
+        if name not in PARAMS:
+            raise ValueError(f"{name} is not a parameter of the provider's that a policy may set; {_known(PLACES)}")
+        if name in REGIONS and not (isinstance(value, str) and REGION.fullmatch(value)):
+            raise ValueError(f"{name} must be the name of a region, such as eu-west-1")
+        if name in PLACES and not PLACE.fullmatch(str(value)):
+            raise ValueError(f"{name} must be a name, not an address")
     return params
+
+
+def _known(names: Collection[str]) -> str:
+    return f"known are those of a chat request, and {', '.join(sorted(names))}"
 
 
 ParamName = Annotated[str, StringConstraints(pattern=PARAM)]
@@ -98,7 +120,8 @@ TagName = Annotated[str, StringConstraints(pattern=TAG)]
 TagValue = Annotated[str, StringConstraints(pattern=TAG_VALUE)]
 VariableName = Annotated[str, StringConstraints(pattern=VARIABLE)]
 Url = Annotated[str, AfterValidator(http_url)]
-Params = Annotated[dict[ParamName, JsonValue], AfterValidator(_no_secrets)]
+Params = Annotated[dict[ParamName, JsonValue], AfterValidator(_sound_params)]
+Flag = Annotated[bool, Strict()]  # pydantic would take the words on and yes, and 1
 Row = Annotated[tuple[ExpertName, ...], Field(min_length=1)]
 
 
@@ -201,7 +224,7 @@ class ExpertSettings(Part):
         default=300.0, gt=0, le=3600, description="How long a plain answer may take to come; it comes whole."
     )
     idle_s: float = Field(default=60.0, gt=0, le=3600, description="How long it may be silent within an answer.")
-    stream_usage: bool = Field(
+    stream_usage: Flag = Field(
         default=True, description="Ask for token counts in streams; off for servers that refuse `stream_options`."
     )
     transport_retries: int = Field(
@@ -287,7 +310,7 @@ class Limits(Part):
 class Audit(Part):
     """What the record keeps."""
 
-    keep_text: bool = Field(default=False, description="Keep the texts of requests in clear, not only as keyed hashes.")
+    keep_text: Flag = Field(default=False, description="Keep the texts of requests in clear, not only as keyed hashes.")
     keep_days: int | None = Field(
         default=None, ge=1, description="What `conclave audit prune` removes is older; null: nothing is."
     )
@@ -296,7 +319,7 @@ class Audit(Part):
 class TenantAudit(Part):
     """What the record keeps of one tenant."""
 
-    keep_text: bool = Field(default=False, description="As in `audit`, for this tenant.")
+    keep_text: Flag = Field(default=False, description="As in `audit`, for this tenant.")
 
 
 class TenantOverrides(Part):
@@ -330,7 +353,7 @@ class PolicyDocument(Part):
     )
     limits: Limits = Field(default_factory=Limits, description="What one call, and one key, may use.")
     audit: Audit = Field(default_factory=Audit, description="What the record keeps.")
-    tags: dict[TagName, tuple[TagValue, ...]] = Field(
+    tags: dict[TagName, Annotated[tuple[TagValue, ...], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="Request tags that are metric labels, with the values told apart; all others count as `other`.",
     )

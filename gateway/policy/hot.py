@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
@@ -20,12 +21,13 @@ from conclave.gateway.policy.canonical import digest_of
 from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.load import forbidden_addresses
 from conclave.gateway.policy.meter import DIGEST_CHARS, PolicyMeter
-from conclave.gateway.policy.opening import Opened, Opener, keys_of
+from conclave.gateway.policy.opening import Keys, Opened, Opener, is_lost, keys_of
 from conclave.gateway.policy.published import Published, Version
 from conclave.gateway.policy.rules import Classify
 from conclave.gateway.policy.source import ConfigError, Problem, dotted
 from conclave.gateway.policy.watch import LOOK_S, WatchedFile
-from conclave.gateway.settings import Settings, load_settings
+from conclave.gateway.settings import Settings, read_again
+from conclave.gateway.state.apart import apart
 from conclave.safety.audit.chain import stamp
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class HotPolicy:
         self._now_s = now_s
         self._file = WatchedFile(settings.source, settings.seen) if settings.source is not None else None
         self._file_digest, self._policy_said = digest_of(settings.policy), settings.policy_said
+        self._read_last = settings
         self._file_again = False
         self._trouble: dict[str, str] = {}  # by where a change came from: why it was not taken
         self._waiting: tuple[str, ...] = ()  # settings of the server half that changed
@@ -80,6 +83,7 @@ class HotPolicy:
             document = self._first(stored)
             opened = makings.opener.open(document, opened)
         self._stored, self._opened = stored, opened
+        self._keys_seen: Mapping[str, Keys] = opened.keys
         self.published = Published(self._version(stored, document, opened))
         makings.meter.in_force(stored.number, stored.digest)
         self._log(stored)
@@ -95,7 +99,8 @@ class HotPolicy:
     async def following(self, record: Append, *, every_s: float) -> AsyncIterator[None]:
         """Record the version in force, and take every change until the block ends.
 
-        The file is looked at a few times a second, the table and the key files each `every_s`.
+        The file is looked at a few times a second, the table and the key files each `every_s`, in a thread that the end
+        waits for briefly: a database may have stopped answering.
         """
         self._record = record
         await asyncio.to_thread(self._write_row, self._stored)
@@ -118,7 +123,7 @@ class HotPolicy:
             if everything:
                 due_s = loop.time() + every_s
             if everything or self._file is not None:
-                await asyncio.to_thread(self.look, everything=everything)
+                await apart(partial(self.look, everything=everything), name="policy")
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), min(LOOK_S, every_s))
 
@@ -136,7 +141,7 @@ class HotPolicy:
         seen = self._file.take()
         if isinstance(seen, str):
             raise ConfigError((Problem(str(self._file.path), "", f"cannot be read: {seen}"),))
-        settings = load_settings(self._file.path, **self._settings.overrides)
+        settings = self._read_last = read_again(self._read_last)
         digest = digest_of(settings.policy)
         if digest != self._file_digest:
             self._refuse_half_a_file(settings)
@@ -201,16 +206,20 @@ class HotPolicy:
             raise ValueError(f"cannot be used: {problem.key}: {problem.message}")
 
     def _take_keys(self) -> None:
-        document, before = self.published.current.document, self._opened.keys
-        keys = keys_of(document)
-        changed = [name for name, held in keys.items() if held != before[name]]
-        for name in changed:
-            if None in keys[name] and None not in before[name]:
-                raise ValueError(f"expert {name}: a key file is empty or gone; the key that it held stays in use")
-        if changed:
-            self._opened = self._makings.opener.open(document, self._opened)
+        """A key counts once two looks in a row see it, as a change of the policy's file does."""
+        document, held = self.published.current.document, self._opened.keys
+        before, self._keys_seen = self._keys_seen, keys_of(document)
+        changed = {name: keys for name, keys in self._keys_seen.items() if keys != held[name]}
+        lost = [name for name, keys in changed.items() if is_lost(held[name], keys)]
+        rotated = {name: keys for name, keys in changed.items() if name not in lost and before.get(name) == keys}
+        if rotated:
+            self._opened = self._makings.opener.open(document, self._opened, rotated=rotated)
             self.published.current = self._version(self._stored, document, self._opened)
-            log.info("policy.keys_read", experts=changed)
+            log.info("policy.keys_read", experts=list(rotated))
+        if lost:
+            raise ValueError(
+                f"expert {', '.join(lost)}: a key file is empty or gone; the key that it held stays in use"
+            )
 
     def _install(self, stored: "StoredVersion", document: PolicyDocument, opened: Opened, began_s: float) -> None:
         """Put the version in force, unless it is already."""

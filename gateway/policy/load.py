@@ -39,6 +39,12 @@ def _words(detail: ErrorDetails, model: type[BaseModel]) -> str:
             words = "is missing"
         case "model_type" | "dict_type":
             words = "must be a mapping"
+        case "tuple_type" | "list_type":
+            words = "must be a list, such as [a, b]"
+        case "bool_type" | "bool_parsing":
+            words = "must be true or false"
+        case "too_short" if context.get("min_length") == 1:
+            words = "must hold one value at least"
         case "literal_error":
             given = str(detail["input"])[:64]
             choices = re.findall(r"'([^']*)'", str(context["expected"]))
@@ -143,6 +149,21 @@ def forbidden_addresses(document: PolicyDocument, allowed: Allowed, where: Where
                 check_url(place.base_url or "", allowed)
             except Refused as error:
                 yield Problem(where(loc), dotted(loc), str(error))
+
+
+def unknown_providers(
+    document: PolicyDocument, known: Callable[[], Collection[str]], where: Where
+) -> Iterator[Problem]:
+    """Providers of litellm's that look mistyped: a warning, for litellm may know more than its lists (`known`)."""
+    for name, expert in document.experts.items():
+        listed = known() if expert.kind == "litellm" else ()
+        for index, place in enumerate(expert.resolved_deployments() if listed else ()):
+            provider = str(place.model).partition("/")[0]
+            own = expert.deployments and expert.deployments[index].model is not None
+            loc: Loc = ("policy", "experts", name, *(("deployments", index) if own else ()), "model")
+            if provider not in listed:
+                words = f"{provider!r} is no provider that litellm lists{meant(provider, listed, listed=False)}"
+                yield Problem(where(loc), dotted(loc), words)
 
 
 def missing_keys(document: PolicyDocument, environ: Mapping[str, str], where: Where) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import structlog
@@ -31,6 +32,7 @@ KEY_FILE_BYTES: Final = 65_536  # of a key file that are compared; a key is a li
 log = structlog.get_logger()
 
 Keys: TypeAlias = tuple[bytes | None, ...]  # a digest of what each key file holds; None: nothing, or it is not there
+NOTHING: Final[Mapping[str, Keys]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,9 @@ class Opened:
     settings: Mapping[str, ExpertSettings]
     keys: Mapping[str, Keys]
 
-    def serves(self, name: str, settings: ExpertSettings, keys: Keys) -> bool:
-        """Whether the expert is here already, the same in all that its settings and key files say."""
-        return self.settings.get(name) == settings and self.keys.get(name) == keys
+    def serves(self, name: str, settings: ExpertSettings) -> bool:
+        """Whether the expert is here already, the same in all that its settings say."""
+        return self.settings.get(name) == settings
 
 
 class Opener:
@@ -59,14 +61,21 @@ class Opener:
         self._unused: list[weakref.finalize[[Sequence[Expert]], Table]] = []
         self._closing: set[asyncio.Task[None]] = set()
 
-    def open(self, document: PolicyDocument, before: Opened | None = None) -> Opened:
-        """The document's experts. Raises OSError or ValueError for a key that cannot be read or sent."""
+    def open(
+        self, document: PolicyDocument, before: Opened | None = None, *, rotated: Mapping[str, Keys] = NOTHING
+    ) -> Opened:
+        """The document's experts. Raises OSError or ValueError for a key that cannot be read or sent.
+
+        An expert whose settings did not change keeps its key, whatever its key files hold just now, unless they hold
+        what `rotated` says: a file that is being written is no reason to lose a key that works.
+        """
         keys = keys_of(document)  # before the keys are read: a change in between is seen at the next look
-        kept = {
-            name: before.pool.tables[name]
-            for name, expert in document.experts.items()
-            if before is not None and before.serves(name, expert, keys[name])
-        }
+        kept: dict[str, Table] = {}
+        for name, expert in document.experts.items():
+            if before is None or not before.serves(name, expert):
+                continue
+            if keys[name] == before.keys[name] or keys[name] != rotated.get(name):
+                kept[name], keys[name] = before.pool.tables[name], before.keys[name]
         rest = {name: expert for name, expert in document.experts.items() if name not in kept}
         wanted = document.model_copy(update={"experts": rest})
         pool = configured(wanted, self._environ, self._sessions, encoder=self._encoder)
@@ -103,12 +112,17 @@ async def _closed(experts: Iterable[Expert]) -> None:
             log.warning("expert.close_failed", expert=expert.name, error=type(error).__name__)
 
 
-def keys_of(document: PolicyDocument) -> Mapping[str, Keys]:
+def keys_of(document: PolicyDocument) -> dict[str, Keys]:
     """What the key files of each expert hold now, as digests."""
     return {
         name: tuple(_held(place.api_key_file) for place in expert.resolved_deployments() if place.api_key_file)
         for name, expert in document.experts.items()
     }
+
+
+def is_lost(held: Keys, now: Keys) -> bool:
+    """Whether a key file that held a key is empty or gone."""
+    return any(before is not None and after is None for before, after in zip(held, now, strict=True))
 
 
 def _held(path: Path) -> bytes | None:

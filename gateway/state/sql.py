@@ -13,13 +13,15 @@ from typing import Any, Final, Self
 
 from sqlalchemy import Connection, Table, create_engine, event, inspect, select, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from conclave.gateway.state.tables import REVISION, changes, metadata
 
 BUSY_TIMEOUT_MS: Final = 5_000  # how long a writer waits for another process's writer
 STATEMENT_ROWS: Final = 200  # of an insert: 17 values each, SQLite takes 32,766
+CONNECT_S: Final = 5  # for the host to answer and PostgreSQL to let us in; libpq would wait for ever
+UNHEARD_MS: Final = 10_000  # what was sent and nobody acknowledged in this time: the host is gone (Linux: 15 minutes)
 MIGRATION_LOCK: Final = 0x636F6E63  # PostgreSQL advisory lock: "conc"
 
 
@@ -38,7 +40,7 @@ class Database:
             if kind not in {"sqlite", "postgresql"}:
                 raise StateError(f"{kind} is not supported: SQLite and PostgreSQL are")
             self.is_sqlite = kind == "sqlite"
-            self._engine = create_engine(self._url, pool_pre_ping=not self.is_sqlite)
+            self._engine = create_engine(self._url, pool_pre_ping=not self.is_sqlite, connect_args=limits_of(self._url))
         except ModuleNotFoundError as error:
             raise StateError(
                 f"{error.name} is not installed: run `make install EXTRAS=postgres` in the repository"
@@ -201,6 +203,14 @@ def upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def limits_of(url: URL) -> dict[str, int]:
+    """How long a PostgreSQL server may take, where the URL does not say it; for the drivers that are built on libpq."""
+    if url.get_backend_name() != "postgresql" or url.get_driver_name() not in {"psycopg", "psycopg2"}:
+        return {}
+    limits = {"connect_timeout": CONNECT_S, "tcp_user_timeout": UNHEARD_MS}
+    return {name: limit for name, limit in limits.items() if name not in url.query}
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

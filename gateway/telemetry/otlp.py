@@ -27,6 +27,10 @@ NAME: Final = "conclave"
 NEEDED: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 QUEUE_SPANS: Final = 16_384  # a batch of the followers is 500 calls with about 8 spans; the SDK's default is 2,048
 PROTOCOL: Final = "http/protobuf"
+SAMPLERS: Final = (  # that the SDK makes from the variable
+    *("always_on", "always_off", "traceidratio"),
+    *("parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"),
+)
 SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 
 
@@ -87,9 +91,7 @@ def resource() -> "Resource":
 def require(signal: str, environ: Mapping[str, str] = os.environ) -> None:
     """Raise Unavailable, with what to do, if `signal` (TRACES, METRICS) cannot be exported as the variables say."""
     if any(find_spec(module) is None for module in NEEDED):
-        raise Unavailable(
-            "server.telemetry exports by OTLP, which needs the extra: pip install 'conclave-gateway[otlp]'"
-        )
+        raise Unavailable("server.telemetry exports by OTLP, which needs the extra: make install EXTRAS=otlp")
     general = "OTEL_EXPORTER_OTLP_"
     for name in (f"{general}{signal}_PROTOCOL", f"{general}PROTOCOL"):
         if (said := environ.get(name, "").strip()) not in ("", PROTOCOL):
@@ -97,6 +99,25 @@ def require(signal: str, environ: Mapping[str, str] = os.environ) -> None:
     for name in (f"{general}{signal}_ENDPOINT", f"{general}ENDPOINT"):
         if (said := environ.get(name, "").strip()) and not _is_address(said):
             raise Unavailable(f"{name} must be http://host[:port][/path] or https://host[:port][/path]")
+    if signal == "TRACES":
+        _check_sampler(environ)
+
+
+def _check_sampler(environ: Mapping[str, str]) -> None:
+    """The SDK would warn, once, and send every trace: more than was asked for, and perhaps more than is paid for."""
+    sampler = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower()
+    if sampler and sampler not in SAMPLERS:
+        raise Unavailable(f"OTEL_TRACES_SAMPLER is {sampler!r}; known: {', '.join(SAMPLERS)}")
+    share = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
+    if sampler.endswith("traceidratio") and share and not _is_share(share):
+        raise Unavailable(f"OTEL_TRACES_SAMPLER_ARG is {share!r}; it must be a number from 0 to 1, such as 0.1")
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
 
 
 def _is_address(text: str) -> bool:

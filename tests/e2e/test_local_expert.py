@@ -58,9 +58,7 @@ def test_the_tiny_model_answers_through_the_gateway(client: openai.OpenAI, gatew
     assert plain.usage is not None
     assert plain.usage.model_extra == {"experts_per_token": 4.0, "flops_saved": 0}
     with client.chat.completions.create(model="auto", messages=ASKED, stream=True) as stream:  # type: ignore[call-overload]
-        pieces = [
-            chunk.choices[0].delta.content for chunk in stream if chunk.choices and chunk.choices[0].delta.content
-        ]
+        pieces = [text for chunk in stream if chunk.choices and (text := chunk.choices[0].delta.content)]
     assert "".join(pieces) == content
     assert len(pieces) > 3
     row = gateway.row(plain.model_extra["conclave"]["request_id"])  # type: ignore[index]

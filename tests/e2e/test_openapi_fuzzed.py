@@ -1,7 +1,7 @@
 """schemathesis against a real gateway: each operation of `/openapi.json`, with requests that fit it and that do not.
 
-The same requests each time: the boundaries of every field, then `EXAMPLES` drawn ones an operation, 20 s
-of CPU for both. schemathesis runs as a process of its own, so that pytest is not loaded with its plug-in's imports.
+The same requests each time: the boundaries of every field, then `EXAMPLES` drawn ones an operation; 20 s of CPU for
+both. schemathesis runs as a process of its own, so that pytest is not loaded with its plug-in's imports.
 """
 
 import os

@@ -307,7 +307,7 @@ def test_a_missing_extra_is_named_at_the_start(tmp_path: Path) -> None:
     hidden = "import sys; sys.modules['opentelemetry.sdk'] = None; from conclave.gateway.cli import main; main()"
     done = serve(tmp_path, {}, "-c", hidden)
     assert done.returncode == 1
-    assert "pip install 'conclave-gateway[otlp]'" in done.stderr
+    assert "make install EXTRAS=otlp" in done.stderr
     assert "Traceback" not in done.stderr
 
 

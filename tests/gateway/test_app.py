@@ -64,7 +64,10 @@ def test_every_refusal_has_an_id_and_a_word_on_retries(
 
 
 def test_a_wrong_method_is_told_the_right_one(client: TestClient) -> None:
-    assert client.post("/v1/models").headers["allow"] == "GET"
+    answer = client.post("/v1/models")
+    assert answer.headers["allow"] == "GET"
+    assert answer.json()["error"]["code"] == "method_not_allowed"
+    assert client.get("/v1/nothing").json()["error"]["code"] == "not_found"
 
 
 def test_guessing_keys_at_models_is_recorded_as_at_a_call(client: TestClient, tmp_path: Path) -> None:

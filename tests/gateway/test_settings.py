@@ -1,7 +1,7 @@
 """Where settings come from, which of them wins, and what the shipped files say."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -76,6 +76,37 @@ def test_a_wrong_variable_is_named(name: str, value: str, words: str, monkeypatc
     assert words in str(caught.value)
     (problem,) = caught.value.problems
     assert problem.where in {name, "environment"}
+
+
+@pytest.mark.parametrize("value", ["on", "yes", "1", "'true'", "zz"])
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("policy: {{audit: {{keep_text: {}}}}}", "policy.audit.keep_text"),
+        (
+            "policy: {{experts: {{e: {{model: m, base_url: http://h, stream_usage: {}}}}}}}",
+            "policy.experts.e.stream_usage",
+        ),
+        ("server: {{telemetry: {{spans: {}}}}}", "server.telemetry.spans"),
+    ],
+    ids=["policy", "expert", "server"],
+)
+def test_only_true_and_false_are_flags_in_the_file(text: str, key: str, value: str) -> None:
+    """YAML 1.2 has no other words for them, and `on` means something else where a stage has three modes."""
+    Path("c.yaml").write_text(text.format(value))
+    with pytest.raises(ConfigError) as wrong:
+        load_settings(Path("c.yaml"))
+    assert [str(problem) for problem in wrong.value.problems] == [f"c.yaml:1: {key}: must be true or false"]
+    Path("c.yaml").write_text(text.format("true"))
+    load_settings(Path("c.yaml"))
+
+
+@pytest.mark.parametrize("value", ["on", "yes", "1", "true"])
+def test_a_variable_says_flags_as_people_do(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONCLAVE__SERVER__TELEMETRY__SPANS", value)
+    secret("conclave__server__telemetry__otlp_metrics", value)
+    telemetry = load_settings().server.telemetry
+    assert (telemetry.spans, telemetry.otlp_metrics) == (True, True)
 
 
 def test_a_wrong_secret_file_and_a_wrong_option_are_named() -> None:
@@ -258,9 +289,22 @@ def test_every_setting_stands_in_the_docs_with_its_default(path: str) -> None:
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", DOCS.read_text() if DOCS.exists() else "", flags=re.DOTALL)
 
 
+CA = """-----BEGIN CERTIFICATE-----
+MIIBKDCBzqADAgECAgEBMAoGCCqGSM49BAMCMBIxEDAOBgNVBAMMB1Rlc3QgQ0Ew
+IBcNMjYwMTAxMDAwMDAwWhgPMjA1NjAxMDEwMDAwMDBaMBIxEDAOBgNVBAMMB1Rl
+c3QgQ0EwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASEaLFIfwSxL8Or0ldCOINE
+ff5OhIYRUPMRbUkOLrbZTVk6pXH39olOggnxPQGW7jU7k71TIKta9JHlMYEY3g6W
+oxMwETAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0kAMEYCIQCp4C7IBwJv
+hiCRTkwaeODEl7BPKAlgttumVXFM9pqnUgIhAJuA0Iz5hX0LIllvaSHr2tueU4Og
+Jp+4T2cetfVEsl4U
+-----END CERTIFICATE-----
+"""
+
+
 @pytest.mark.parametrize("text", EXAMPLES, ids=lambda text: text.split("\n")[0].strip("# "))
 def test_each_example_in_the_docs_loads(text: str) -> None:
     Path("docs").mkdir()  # one example quotes from it
+    Path("company-ca.pem").write_text(CA)  # and one trusts it
     Path("example.yaml").write_text(text)
     load_settings(Path("example.yaml"))
 
@@ -302,6 +346,24 @@ def test_a_server_that_the_environment_names_needs_no_leave(monkeypatch: pytest.
     settings = load_settings()
     assert settings.trusted_hosts == ("10.0.0.7",)
     assert settings.server.egress.open(settings.trusted_hosts).allowed.networks
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda _: None, "own.pem cannot be read: No such file or directory"),
+        (lambda file: file.write_text("no certificate"), "own.pem holds no CA certificate in PEM form"),
+        (lambda file: file.write_bytes(b""), "own.pem holds no CA certificate in PEM form"),
+        (lambda file: file.mkdir(), "own.pem cannot be read: Is a directory"),
+    ],
+    ids=["missing", "text", "empty", "folder"],
+)
+def test_a_ca_file_that_is_none_is_named_with_its_line(make: Callable[[Path], object], words: str) -> None:
+    make(Path("own.pem"))
+    Path("c.yaml").write_text("server:\n  egress:\n    ca_file: own.pem\n")
+    with pytest.raises(ConfigError) as wrong:
+        load_settings(Path("c.yaml"))
+    assert str(wrong.value) == f"c.yaml:3: server.egress.ca_file: {words}"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 VIOLATIONS = {
     "ours": 'span.set("conclave.route.category", 1)',
     "of a room's name": 'span.set("conclave.safety.blocked", 1)',
+    "given by keyword": 'span(name="conclave.route.category")',
     "the convention's": 'NAME = "gen_ai.request.model"',
     "the start of one": 'f"gen_ai.usage.{kind}"',
     "a metric": 'Counter("conclave_calls_total", "Calls.")',
@@ -23,6 +24,7 @@ NEAR_MISSES = {
     "a logger": 'get_logger("conclave.access")',
     "a file": 'state / "conclave.db"',
     "a sentence": 'fail("conclave.yaml: no such file")',
+    "a request's field": 'raise InvalidRequest("no such tag", param="conclave.tags.team")',
     "a docstring": 'def f():\n    "conclave.route.category"',
     "a name with an underscore that is no metric": 'ContextVar("conclave_call")',
 }

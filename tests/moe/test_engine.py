@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 
 from conclave.moe.checkpoint import Checkpoint
 from conclave.moe.engine import Engine
 from conclave.moe.errors import (
     ContextExceeded,
     DeadlineExceeded,
+    InternalError,
     InvalidRequest,
     NotFinite,
     OutOfMemory,
@@ -327,3 +329,23 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path: Path, checkpoint: 
     other.tokenizer.chat_template = None
     with pytest.raises(ValueError, match="no chat template"):
         engine_on(other)
+
+
+async def test_a_bug_fails_that_call_alone_and_the_log_quotes_nobody(
+    checkpoint: Checkpoint, make: Callable[..., Engine]
+) -> None:
+    engine = make()
+    prompt = (await said(engine, chat()))[1].usage.prompt_tokens
+
+    def broken(kwargs: Any, out: Any) -> Any:
+        raise KeyError("what the user said")
+
+    with (
+        capture_logs() as logs,
+        sabotaged(checkpoint.model, broken, prompt_tokens=prompt),
+        pytest.raises(InternalError),
+    ):
+        await said(engine, chat())
+    assert [(entry["event"], entry["error"]) for entry in logs] == [("moe.call_failed", "KeyError")]
+    assert "what the user said" not in str(logs)
+    assert (await said(engine, chat()))[0]

@@ -86,9 +86,10 @@ def test_a_damaged_checkpoint(
         (("--policy", "{"), "--policy is no JSON"),
         (("--offer", "everything"), "there is no routing policy 'everything'"),
         (("--host", "0.0.0.0"), "set a key in $CONCLAVE_MOE_API_KEY"),  # noqa: S104  it is refused
+        (("--int8", "--experts", "eager"), "leave --experts eager out"),
         (("--device", "cuda:99"), "cannot be loaded"),
     ],
-    ids=["policy", "wide policy", "no JSON", "offer", "public without a key", "device"],
+    ids=["policy", "wide policy", "no JSON", "offer", "public without a key", "int8", "device"],
 )
 def test_options_that_do_not_fit(serve: Run, model: Path, options: tuple[str, ...], words: str) -> None:
     refused(serve(model, *options), words)

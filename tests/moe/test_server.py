@@ -14,6 +14,7 @@ import torch
 from conclave.moe.engine import Engine
 from conclave.moe.errors import ExpertError
 from conclave.moe.requests import read
+from conclave.moe.server import BODY_BYTES
 from conclave.moe.stops import StopText
 from tests.moe.serving import CONTEXT, NATIVE, engine_on, loaded, server, write_model
 
@@ -156,6 +157,7 @@ BAD: list[tuple[str, bytes | dict[str, Any], int, str, str | None]] = [
     ("tools", {"tools": [{"type": "function"}]}, 400, "no tools", "tools"),
     ("a schema", {"response_format": {"type": "json_object"}}, 400, "response_format", "response_format"),
     ("a penalty", {"presence_penalty": 1.0}, 400, "presence_penalty", "presence_penalty"),
+    ("a prefill", {"continue_final_message": True}, 400, "no continue", "continue_final_message"),
     ("top_logprobs alone", {"top_logprobs": 2}, 400, "needs logprobs", "top_logprobs"),
     ("moe misspelt", {"conclave": {"moe": {"polcy": "topk"}}}, 400, "polcy", "conclave.moe"),
     ("experts_max 0", {"conclave": {"moe": {"experts_max": 0}}}, 400, ">= 1", "conclave.moe.experts_max"),
@@ -185,6 +187,11 @@ def test_too_many_words_are_the_clients_context_length_error(client: openai.Open
         )
     assert refused.value.code == "context_length_exceeded"
     assert str(CONTEXT) in refused.value.message
+
+
+def test_a_body_beyond_any_context_is_too_large(url: str) -> None:
+    status, _, answer = post(url, b" " * (BODY_BYTES + 1))
+    assert (status, json.loads(answer)["error"]["code"]) == (413, "request_too_large")
 
 
 def test_unknown_paths_and_methods_get_the_envelope(url: str) -> None:

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,30 @@ def test_health_is_asked_the_same_way_in_both_files() -> None:
 def test_the_image_runs_as_nobody_in_particular() -> None:
     last_stage = DOCKERFILE.rsplit("\nFROM ", 1)[1]
     assert re.search(r"^USER 10001:10001$", last_stage, flags=re.MULTILINE)
+
+
+def test_the_extras_that_the_image_may_have_are_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = gateway(every_option_on())["build"]["args"]["EXTRAS"].split(",")
+    assert set(named) <= project["optional-dependencies"].keys()
+    assert re.search(r"^ARG EXTRAS=$", DOCKERFILE, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(("extras", "asked"), [("", ""), ("providers,otlp", "[providers,otlp]")], ids=["lean", "two"])
+def test_the_image_installs_the_wheel_with_the_extras(tmp_path: Path, extras: str, asked: str) -> None:
+    """The word of the Dockerfile's line, as a shell makes it."""
+    wheel = tmp_path / "conclave_gateway-0.1.0-py3-none-any.whl"
+    wheel.touch()
+    (word,) = re.findall(r'^ +("\$\(ls /wheels/.+")$', DOCKERFILE, flags=re.MULTILINE)
+    word = word.replace("/wheels", str(tmp_path))
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"echo {word}"],
+        env={"PATH": "/usr/bin:/bin", "EXTRAS": extras},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == f"{wheel}{asked}"
 
 
 def test_dockerfile_and_dockerignore_know_the_same_files() -> None:

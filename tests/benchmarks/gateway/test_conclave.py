@@ -17,5 +17,6 @@ def test_the_lean_configuration_sends_every_category_to_the_mock(tmp_path: Path)
     assert set(loaded.policy.categories) == set(CATEGORIES)
     assert {*loaded.policy.categories.values(), loaded.policy.default} == {(EXPERT,)}
     assert loaded.policy.stages.route == "on"
-    assert loaded.policy.limits.requests_per_minute is None
+    assert loaded.server.cors.origins
+    assert loaded.policy.limits.requests_per_minute == 1_000_000
     assert loaded.server.state_dir == tmp_path / "state"

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -161,6 +162,42 @@ async def test_a_ring_that_is_no_longer_followed_asks_no_more() -> None:
     assert source.asked == asked
 
 
+class SilentSource(FixedSource):
+    """Answers at start, and then no more until it is told to: a database that was stopped, not one that refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = threading.Event()
+
+    def changed_since(self, number: int | None) -> Snapshot | None:
+        found = super().changed_since(number)
+        if number is not None:
+            self.told.wait()
+        return found
+
+
+async def test_a_database_that_does_not_answer_is_said_and_holds_up_no_end() -> None:
+    source = SilentSource()
+    ring = KeyRing(source, PEPPER, late_s=0.05)
+    try:
+        async with asyncio.timeout(5), ring.following(every_s=0.01):
+            await until(lambda: ring.health != "ok")
+            assert source.asked == 2, "one question at a time"
+        async with asyncio.timeout(5):
+            await asyncio.get_running_loop().shutdown_default_executor()
+    finally:
+        source.told.set()
+
+
+async def test_a_database_that_answers_late_is_trusted_again() -> None:
+    source = SilentSource()
+    ring = KeyRing(source, PEPPER, late_s=0.05)
+    async with ring.following(every_s=0.01):
+        await until(lambda: ring.health != "ok")
+        source.told.set()
+        await until(lambda: ring.health == "ok")
+
+
 def test_the_pepper_is_made_once_and_private(tmp_path: Path) -> None:
     pepper = read_pepper(tmp_path)
     assert len(pepper) == 32
@@ -253,6 +290,25 @@ def test_a_key_that_has_ended_is_not_prolonged_by_rotating_it(tmp_path: Path) ->
         table.rotate(key.key_id, pepper=PEPPER, overlap_s=3600)
     assert table.rotate("nope", pepper=PEPPER, overlap_s=3600) is None
     assert len(table.all()) == 1
+    database.close()
+
+
+def test_a_key_is_rotated_once_and_then_its_successor_is(tmp_path: Path) -> None:
+    """The overlap is the old key's new end, and no life to give to another successor."""
+    database = Database.of(None, tmp_path).open()
+    table = KeyTable(database, now=Wall())
+    key, _ = table.create(pepper=PEPPER, tenant="t", name="n")
+    first = table.rotate(key.key_id, pepper=PEPPER, overlap_s=DAY_S)
+    assert first is not None
+    with pytest.raises(KeyGoneError, match=f"rotate its successor {first.new.key_id}, or give --expires"):
+        table.rotate(key.key_id, pepper=PEPPER, overlap_s=DAY_S)
+    second = table.rotate(first.new.key_id, pepper=PEPPER, overlap_s=DAY_S)
+    assert second is not None
+    assert (second.new.expires_at_s, second.new.successor) == (None, None)
+    given = table.rotate(key.key_id, pepper=PEPPER, overlap_s=DAY_S, expires_in_s=2 * DAY_S)
+    assert given is not None
+    assert given.new.expires_at_s == int(Wall().s) + 2 * DAY_S
+    assert len(table.all()) == 4
     database.close()
 
 

@@ -102,6 +102,20 @@ def test_the_header_that_the_proxies_do_not_write_is_the_clients_and_ignored() -
     assert proxies.source(PROXY, headers) == CLIENT
 
 
+@pytest.mark.parametrize("told", ["127.0.0.1", "127.8.0.1", "::1", "[::1]:80", "::ffff:127.0.0.1"])
+def test_loopback_in_the_word_of_another_machine_is_laid_to_that_machine(told: str) -> None:
+    assert source(told) == PROXY
+    assert source(f"{told}, 10.0.0.9") == "10.0.0.9"
+    both = ("127.0.0.0/8", "::1/128", "10.0.0.0/8")
+    assert source(f"{told}, 10.0.0.9", peer="127.0.0.1", trusted=both) == "10.0.0.9"
+
+
+@pytest.mark.parametrize("told", ["127.0.0.1", "::1"])
+def test_loopback_in_the_word_of_a_proxy_of_this_machine_is_this_machine(told: str) -> None:
+    assert source(told, peer="127.0.0.1", trusted=("127.0.0.1", "::1")) == told
+    assert source(f"{CLIENT}, {told}", peer="::1", trusted=("127.0.0.1", "::1")) == CLIENT
+
+
 def test_a_peer_without_an_address_is_left_as_it_is() -> None:
     assert source(CLIENT, peer="unknown") == "unknown"
 

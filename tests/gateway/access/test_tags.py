@@ -1,6 +1,7 @@
 """Request tags: what is one, what is refused with which words, and that no expert sees them."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ def test_tags_of_header_and_body_stand_together_and_the_bodys_win() -> None:
 def test_without_tags_the_request_is_what_it_was() -> None:
     assert tags() == {}
     assert request().body.keys() == {"model", "messages"}
-    assert request(conclave={"other": 1}).body["conclave"] == {"other": 1}
+    assert request(conclave={"tags": None}).body["conclave"] == {"tags": None}
 
 
 def test_metadata_goes_on_to_the_expert_untouched() -> None:
@@ -98,6 +99,18 @@ def test_what_is_no_tag_in_the_body_is_refused(wrong: Any) -> None:
     with pytest.raises(InvalidRequest) as refused:
         request(conclave={"tags": wrong})
     assert refused.value.param == "conclave.tags"
+
+
+@pytest.mark.parametrize(
+    ("extension", "words"),
+    [({"tag": {}}, "did you mean 'tags'?"), ({"tags": {}, "x" * 100: 1}, "known: tags"), ({"": 1}, "known: tags")],
+    ids=["mistyped", "long", "empty"],
+)
+def test_a_key_of_ours_that_is_not_known_is_refused(extension: dict[str, Any], words: str) -> None:
+    """Nobody would ever hear of a mistyped one: no expert is sent it."""
+    with pytest.raises(InvalidRequest, match=re.escape(words)) as refused:
+        request(conclave=extension)
+    assert refused.value.param == f"conclave.{list(extension)[-1][:64]}"
 
 
 def test_eight_tags_of_sixty_four_characters_are_fine_and_a_ninth_from_the_header_is_not() -> None:

@@ -48,12 +48,22 @@ def test_what_no_chat_can_do_needs_an_expert_for_completions(more: dict[str, Any
         pytest.param({"logprobs": True}, "logprobs", id="logprobs-of-a-chat"),
         pytest.param({"best_of": -1}, "best_of", id="best-of-less-than-none"),
         pytest.param({"max_tokens": -1}, "max_tokens", id="fewer-than-none"),
+        pytest.param({"modalities": ["text", "audio"]}, "modalities", id="sound"),
+        pytest.param({"audio": {"voice": "a", "format": "wav"}}, "audio", id="a-voice"),
+        pytest.param({"tools": [{"type": "function"}]}, "tools", id="tools"),
+        pytest.param({"functions": [{"name": "f"}]}, "functions", id="functions"),
+        pytest.param({"response_format": {"type": "json_object"}}, "response_format", id="a-shape"),
+        pytest.param({"messages": [{"role": "user", "content": "a"}]}, "messages", id="a-chat"),
     ],
 )
 def test_a_wrong_field_is_named(more: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse(body(**more))
     assert refused.value.param == param
+
+
+def test_what_only_a_chat_has_may_be_null() -> None:
+    assert parse(body(tools=None, response_format=None)).needs == set()
 
 
 def written(event: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """CORS: what a browser is told, for a listed page, another one, and none; on answers, errors and preflights."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from starlette.testclient import TestClient
 from conclave.gateway.api.cors import Cors
 from conclave.gateway.app import create_app
 from conclave.gateway.settings import load_settings
+from conclave.gateway.settings import origin as origin_of
 
 APP = "https://app.example"
 EVIL = "https://evil.example"
@@ -109,6 +111,30 @@ def test_any_origin_may_read_but_not_call_without_a_key(tmp_path: Path) -> None:
         assert preflight(client, EVIL).status_code == 204
         answer = client.post("/v1/chat/completions", json=QUOTE, headers={"origin": EVIL})
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (403, "*")
+
+
+@pytest.mark.parametrize(
+    ("said", "write"),
+    [
+        ("https://app.example:443", "https://app.example"),
+        ("http://app.example:80", "http://app.example"),
+        ("https://[2001:db8::1]:443", "https://[2001:db8::1]"),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused_with_the_one_that_it_does(said: str, write: str) -> None:
+    with pytest.raises(ValueError, match=rf"write {re.escape(write)}$"):
+        origin_of(said)
+    assert origin_of(write) == write
+
+
+@pytest.mark.parametrize("said", ["https://app.example:80", "http://app.example:443", "https://app.example:8443"])
+def test_a_port_that_is_not_the_schemes_own_stays(said: str) -> None:
+    assert origin_of(said) == said
+
+
+def test_a_colon_without_a_port_is_no_origin() -> None:
+    with pytest.raises(ValueError, match="is no origin"):
+        origin_of("https://app.example:")
 
 
 def test_off_by_default(tmp_path: Path) -> None:

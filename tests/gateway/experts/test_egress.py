@@ -206,8 +206,10 @@ def test_a_ca_of_ones_own_is_trusted_beside_the_systems(tmp_path: Path) -> None:
 def test_a_file_that_is_no_certificate_is_said(tmp_path: Path) -> None:
     own = tmp_path / "ca.pem"
     own.write_text("no certificate")
-    with pytest.raises(OSError, match=r"(?i)certificate|pem|start line"):
+    with pytest.raises(OSError, match=r"^server\.egress\.ca_file: .*ca\.pem holds no CA certificate"):
         Egress(ca_file=own).tls()
+    with pytest.raises(OSError, match=r"^server\.egress\.ca_file: .*none\.pem cannot be read: No such file"):
+        Egress(ca_file=tmp_path / "none.pem").tls()
 
 
 def test_the_search_domains_are_the_last_line_of_their_kind(tmp_path: Path) -> None:

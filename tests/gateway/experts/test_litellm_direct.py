@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from conclave.gateway.api.chat import parse
 from conclave.gateway.call import SILENCE, Usage
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
 from conclave.gateway.experts.openai_http import HttpSessions, TimeLimits
+from conclave.gateway.reply import MOST_SKIPPED, Reply
 
 from . import provider_wire as wire
 from .asking import WITHIN_S, prompt, read
@@ -321,12 +323,7 @@ BROKEN = {
     "gemini-cut": ("gemini", [RESET], "cut"),
     "anthropic-ends-early": ("anthropic", [piece(b"")], "cut"),
     "gemini-ends-early": ("gemini", [piece(b"")], "cut"),
-    "anthropic-garbage": ("anthropic", [piece(b"data: {nonsense\n\n")], "malformed"),
-    "gemini-garbage": ("gemini", [piece(b'data: {"candidates": 7}\n\n')], "malformed"),
-    "gemini-no-object": ("gemini", [piece(b"data: [1]\n\n")], "malformed"),
-    "anthropic-odd-block": (
-        "anthropic", [piece(wire.anthropic({"type": "content_block_start", "index": 1}))], "malformed",
-    ),
+    "anthropic-event-without-end": ("anthropic", [piece(b"data: " + b"x" * 5_000_000)], "malformed"),
 }  # fmt: skip
 
 
@@ -339,6 +336,55 @@ async def test_what_breaks_in_the_middle_is_told_after_what_came_before(
     assert isinstance(error, ExpertFailed)
     assert error.kind == attempt.failure == kind
     assert content(decoded(given)) == "hello"
+
+
+UNREADABLE = {
+    "anthropic-garbage": ("anthropic", b"data: {nonsense\n\n"),
+    "anthropic-odd-block": ("anthropic", wire.anthropic({"type": "content_block_start", "index": 1})),
+    "anthropic-choices": ("anthropic", b'data: {"type": "message_delta", "choices": []}\n\n'),
+    "gemini-garbage": ("gemini", b'data: {"candidates": 7}\n\n'),
+    "gemini-no-object": ("gemini", b"data: [1]\n\n"),
+}
+ENDING = {
+    "anthropic": wire.anthropic(wire.text(" there"), wire.STOP_BLOCK, wire.ended(), wire.STOP),
+    "gemini": wire.google(wire.candidate({"text": " there"}, finishReason="STOP")),
+}
+
+
+async def shown(provider: str, server: RawServer, sessions: HttpSessions) -> tuple[list[bytes], dict[str, Any]]:
+    """What a client sees of a stream."""
+    reply = Reply(parse(b'{"model":"m","stream":true,"messages":[{"role":"user","content":"a"}]}'), digest_key=b"k")
+    upstream = wire.expert_for(provider, server.url, sessions).open(prompt(True), deadline_s=time.monotonic() + 60)
+    try:
+        given = [out.data async for chunk in upstream for out in reply.feed(chunk)]
+        given += [out.data for out in reply.finish({})]
+    finally:
+        upstream.close()
+    return given, msgspec.json.decode(given[-1])["conclave"]
+
+
+@pytest.mark.parametrize("times", [1, MOST_SKIPPED])
+@pytest.mark.parametrize(("provider", "event"), UNREADABLE.values(), ids=UNREADABLE)
+async def test_unreadable_events_after_the_first_word_are_passed_over(
+    *, provider: str, event: bytes, times: int, sessions: HttpSessions
+) -> None:
+    script = [SSE, piece(BEGINNING[provider]), piece(event * times), piece(ENDING[provider]), piece(b"")]
+    async with RawServer(script) as server:
+        given, explained = await shown(provider, server, sessions)
+    assert content(decoded(given)) == "hello there"
+    assert explained == {"skipped_events": times}
+
+
+@pytest.mark.parametrize(("provider", "event"), UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("begun", [True, False], ids=["too-many", "before-the-first-word"])
+async def test_more_unreadable_events_than_that_end_the_stream(
+    *, provider: str, event: bytes, begun: bool, sessions: HttpSessions
+) -> None:
+    said = BEGINNING[provider] + event * (MOST_SKIPPED + 1) if begun else event
+    async with RawServer([SSE, piece(said), piece(ENDING[provider]), piece(b"")]) as server:
+        with pytest.raises(ExpertFailed) as failed:
+            await shown(provider, server, sessions)
+    assert failed.value.kind == "malformed"
 
 
 async def test_an_error_before_the_first_event_is_a_failure_without_a_word(sessions: HttpSessions) -> None:

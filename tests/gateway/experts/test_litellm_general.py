@@ -1,11 +1,13 @@
 """Every other provider, and embeddings, through litellm's own client: Azure, Bedrock, Cohere and Gemini's vectors."""
 
 import asyncio
+import gzip
 import logging
 import struct
 import time
 import zlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -14,12 +16,14 @@ import pytest
 from conclave.gateway.call import SILENCE, Usage
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
 from conclave.gateway.experts.litellm_expert import LiteLLMExpert
+from conclave.gateway.experts.litellm_transport import Errand, Meter
 from conclave.gateway.experts.openai_http import HttpSessions, TimeLimits
+from conclave.gateway.experts.openai_upstream import PLAIN_BYTES, VECTORS_BYTES
 from conclave.gateway.prompt import Prompt
 
 from . import provider_wire as wire
 from .asking import prompt, read
-from .raw_server import CLOSE, EVENT, PLAIN, SSE, STREAM, RawServer, data, piece
+from .raw_server import CLOSE, EVENT, PLAIN, SSE, STREAM, RawServer, answer, data, piece
 
 pytestmark = [
     wire.needs_litellm,
@@ -363,3 +367,117 @@ async def test_nobody_there_is_a_connection_that_failed(sessions: HttpSessions) 
         _, _, error = await read(make("http://127.0.0.1:1/v1", sessions), prompt(False))
         assert isinstance(error, ExpertFailed)
         assert error.kind == "connect"
+
+
+GEMINI_VECTORS = {"embeddings": [{"values": [0.5, -0.25]}]}
+EMBED = Prompt({"input": ["a"]}, stream=False, operation="embeddings")
+
+
+def vectors(url: str, sessions: HttpSessions, **more: Any) -> LiteLLMExpert:
+    return wire.expert_for("gemini/gemini-embedding-001", f"{url[:-3]}/v1beta", sessions, **more)
+
+
+TRACED = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=b"}
+ASKED = {
+    "azure": (azure, AZURE_PLAIN, prompt(False)),
+    "azure-stream": (azure, STREAM, prompt(True)),
+    "bedrock": (bedrock, NOVA_PLAIN, prompt(False)),
+    "bedrock-stream": (bedrock, NOVA, prompt(True)),
+    "gemini-vectors": (vectors, wire.json_answer(GEMINI_VECTORS), EMBED),
+    "azure-vectors": (
+        azure, wire.json_answer({"object": "list", "model": "m", "usage": {"prompt_tokens": 1, "total_tokens": 1},
+                                 "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}]}), EMBED,
+    ),
+}  # fmt: skip
+each = pytest.mark.parametrize(("make", "script", "asked"), ASKED.values(), ids=ASKED)
+
+
+@each
+async def test_the_trace_goes_on_and_no_answer_may_be_compressed(
+    *, make: Any, script: Any, asked: Prompt, sessions: HttpSessions
+) -> None:
+    async with RawServer(script) as server:
+        _, _, error = await read(make(server.url, sessions), replace(asked, headers=TRACED))
+        (request,) = server.requests
+    assert error is None
+    assert {name: request.header(name) for name in TRACED} == TRACED
+    assert request.header("accept-encoding") == "identity"
+
+
+@each
+async def test_the_deadline_ends_whatever_is_asked(
+    *, make: Any, script: Any, asked: Prompt, sessions: HttpSessions
+) -> None:
+    async with RawServer([]) as server:
+        expert = make(server.url, sessions)
+        began = time.monotonic()
+        _, _, error = await read(expert, asked, in_s=0.3)
+        assert time.monotonic() - began < 2
+        await asyncio.wait_for(server.gone.wait(), 5)
+    assert isinstance(error, DeadlineExceeded)
+
+
+GZIP = "content-encoding: gzip\r\n"
+
+
+@each
+async def test_a_compressed_answer_is_refused(*, make: Any, script: Any, asked: Prompt, sessions: HttpSessions) -> None:
+    said = answer(gzip.compress(b" " * 1_000_000), kind="text/event-stream", headers=GZIP)
+    async with RawServer(said) as server:
+        given, attempt, error = await read(make(server.url, sessions), asked)
+        assert len(server.requests) == 1
+    assert isinstance(error, ExpertFailed)
+    assert error.kind == attempt.failure == "malformed"
+    assert "compressed" in error.message
+    assert given == []
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["stream", "plain"])
+async def test_of_a_compressed_refusal_the_status_counts(*, streamed: bool, sessions: HttpSessions) -> None:
+    body = gzip.compress(b'{"error": {"message": "my words"}}')
+    async with RawServer(answer(body, status=429, headers=GZIP + "retry-after: 7\r\n")) as server:
+        _, _, error = await read(azure(server.url, sessions), prompt(streamed))
+    assert isinstance(error, ExpertFailed)
+    assert (error.kind, error.upstream_status, error.retry_after_s) == ("rate_limited", 429, 7.0)
+
+
+@pytest.mark.parametrize("make", [azure, bedrock], ids=["azure", "bedrock"])
+async def test_an_answer_beyond_the_limit_is_not_read_to_its_end(*, make: Any, sessions: HttpSessions) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    much = [head, *[piece(b" " * 1_000_000)] * 200]
+    async with RawServer(much) as server:
+        _, attempt, error = await read(make(server.url, sessions), prompt(False))
+        await asyncio.wait_for(server.gone.wait(), 5)
+        assert len(server.requests) == 1
+    assert isinstance(error, ExpertFailed)
+    assert error.kind == attempt.failure == "malformed"
+    assert "too large" in error.message
+
+
+async def test_an_event_without_an_end_ends_the_stream(sessions: HttpSessions) -> None:
+    endless = [SSE, piece(data(EVENT)), piece(b"data: "), *[piece(b"x" * 1_000_000)] * 200]
+    async with RawServer(endless) as server:
+        given, attempt, error = await read(azure(server.url, sessions), prompt(True))
+        await asyncio.wait_for(server.gone.wait(), 5)
+    assert isinstance(error, ExpertFailed)
+    assert error.kind == attempt.failure == "malformed"
+    assert content(decoded(given)) == "hi"
+
+
+async def test_a_long_stream_of_short_events_has_no_limit(sessions: HttpSessions) -> None:
+    event = EVENT.replace(b'"hi"', b'"%b"' % (b"x" * 900_000))
+    async with RawServer([SSE, *[piece(data(event))] * 6, STREAM.removeprefix(SSE)]) as server:
+        given, _, error = await read(azure(server.url, sessions), prompt(True))
+    assert error is None
+    assert len(content(decoded(given))) == 6 * 900_000 + 2
+
+
+def test_vectors_may_be_larger_than_words() -> None:
+    """And each has its limit: one byte more is a failure that the call remembers."""
+    errand = Errand(lambda _: pytest.fail("nobody asks"), {}, most_bytes=100)
+    meter = Meter(errand)
+    meter.count(b"x" * 100)
+    with pytest.raises(ExpertFailed, match="too large"):
+        meter.count(b"x")
+    assert errand.failure is not None
+    assert VECTORS_BYTES > PLAIN_BYTES

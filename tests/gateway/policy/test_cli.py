@@ -55,6 +55,13 @@ def test_a_right_file_is_shown_on_one_screen() -> None:
     assert "warning: mine.yaml:6: policy.experts.strong" in done.stderr
 
 
+def test_a_provider_has_no_place_where_none_is_said() -> None:
+    text = "policy: {experts: {claude: {kind: litellm, model: anthropic/claude-haiku-4-5}}}"
+    Path("claude.yaml").write_text(text)
+    done = run(check_config, "claude.yaml")
+    assert "  claude               anthropic/claude-haiku-4-5" in done.stdout.splitlines()
+
+
 def test_a_wrong_file_exits_with_one_and_names_each_problem() -> None:
     Path("wrong.yaml").write_text("server:\n  prot: 1\npolicy:\n  default: [nobody]\n")
     done = run(check_config, "wrong.yaml")

@@ -3,11 +3,14 @@
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from conclave.gateway.policy.discover import OPENAI_BESIDE, OPENAI_MODEL, Found, discover, first_model
+from conclave.gateway.experts.egress import Egress
+from conclave.gateway.policy.discover import OPENAI_BESIDE, OPENAI_MODEL, Found, Offered, discover, first_model
 from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.load import complete
 
@@ -156,7 +159,7 @@ def test_without_litellm_one_note_says_what_to_install() -> None:
     assert list(found.experts) == ["groq"]
     (note,) = found.notes
     assert note.where == "ANTHROPIC_API_KEY, GEMINI_API_KEY"
-    assert "pip install 'conclave-gateway[providers]'" in note.message
+    assert "make install EXTRAS=providers" in note.message
 
 
 @pytest.mark.parametrize(
@@ -288,6 +291,89 @@ def test_a_port_that_speaks_no_http_has_no_first_model(said: bytes) -> None:
         thread.start()
         assert first_model(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", None) is None
         thread.join()
+
+
+@dataclass
+class Asked:
+    """A server of one answer, and what it was asked: the first line, and the headers."""
+
+    url: str
+    requests: list[tuple[str, dict[str, str]]]
+
+
+@contextmanager
+def answering(status: int, body: bytes = b"", **headers: str) -> Iterator[Asked]:
+    requests: list[tuple[str, dict[str, str]]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append((self.requestline, {name.lower(): value for name, value in self.headers.items()}))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_CONNECT = do_GET  # noqa: N815  as http.server calls it
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep the test's output clean."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield Asked(f"http://127.0.0.1:{http.server_port}", requests)
+        http.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed_and_no_key_is_carried_along(status: int) -> None:
+    with answering(200, ANSWERS["/v1/models"]) as elsewhere:
+        with answering(status, Location=f"{elsewhere.url}/v1/models") as here:
+            assert first_model(f"{here.url}/v1", "k") is None
+        assert len(here.requests) == 1
+    assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_a_proxy_of_the_environment_sees_no_key(server: str, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with answering(502) as proxy:
+        monkeypatch.setenv(variable, proxy.url)
+        assert first_model(f"{server}/v1", "k") == "llama3.2"
+    assert proxy.requests == []
+
+
+def test_the_proxy_that_experts_go_through_is_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    with answering(200, ANSWERS["/v1/models"]) as proxy:
+        through = Egress(proxy=proxy.url.replace("//", "//me:a%40b@"))
+        assert first_model("http://models.example:8000/v1", "k", through) == "llama3.2"
+        ((line, headers),) = proxy.requests
+        assert line == "GET http://models.example:8000/v1/models HTTP/1.1"
+        assert headers["authorization"] == "Bearer k"
+        assert headers["proxy-authorization"] == "Basic bWU6YUBi"
+        assert first_model("http://127.0.0.1:1/v1", "k", through) is None
+        assert len(proxy.requests) == 1, "what is on this machine is not asked through it"
+
+
+def test_a_server_with_tls_is_asked_in_a_tunnel_whose_maker_sees_no_key() -> None:
+    with answering(502) as proxy:
+        assert first_model("https://models.example/v1", "k", Egress(proxy=proxy.url)) is None
+        ((line, headers),) = proxy.requests
+    assert line.startswith("CONNECT models.example:443 ")
+    assert "authorization" not in headers
+
+
+def test_a_server_that_has_answered_is_not_asked_again() -> None:
+    says: dict[str, str | None] = {"a": "m", "b": None}
+    offered = Offered(lambda url, _: says[url])
+    assert [offered("a", "k"), offered("b", "k")] == ["m", None]
+    says |= {"a": None, "b": "n"}
+    assert [offered("a", "k"), offered("b", "k")] == ["m", "n"]
+    assert offered.known == {"a": "m", "b": "n"}
 
 
 def test_a_server_that_is_not_there_is_none() -> None:

@@ -3,9 +3,12 @@
 import asyncio
 import gc
 import os
+import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from conclave.gateway.policy.hot import HotPolicy, Makings
 from conclave.gateway.policy.load import complete
 from conclave.gateway.policy.meter import PolicyMeter
 from conclave.gateway.policy.opening import Opener
-from conclave.gateway.policy.store import PolicyStore
+from conclave.gateway.policy.store import PolicyStore, StoredVersion
 from conclave.gateway.settings import load_settings
 from conclave.gateway.state.sql import Database, StateError
 
@@ -281,6 +284,59 @@ async def test_the_server_half_waits_for_a_restart_and_the_policy_half_does_not(
     assert hot.state == "note: server.grace_s: waits for a restart"
 
 
+async def test_a_server_that_is_down_during_an_edit_keeps_its_expert(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.file.write_text("policy: {name: a}\n")
+    with listing(b'{"data": [{"id": "llama3.2"}]}') as url:
+        monkeypatch.setenv("OLLAMA_HOST", url)
+        hot = gateway.begin()
+    before = hot.published.current.experts.tables["ollama"]
+    for name in ("b", "c"):
+        gateway.file.write_text(f"policy: {{name: {name}, default: [ollama]}}\n")
+        look(hot)
+        assert (in_force(hot)[1], hot.state) == (name, "ok")
+        assert hot.published.current.experts.tables["ollama"] is before
+
+
+async def test_a_server_that_comes_up_later_is_found_by_an_edit_and_stays(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.file.write_text("policy: {name: a}\n")
+    with listing(b"") as url:
+        monkeypatch.setenv("OLLAMA_HOST", url)
+        hot = gateway.begin()
+    assert "ollama" not in hot.published.current.experts.tables
+    with listing(b'{"data": [{"id": "llama3.2"}]}', port=int(url.rpartition(":")[2])):
+        gateway.file.write_text("policy: {name: b}\n")
+        look(hot)
+    gateway.file.write_text("policy: {name: c}\n")
+    look(hot)
+    assert in_force(hot)[1] == "c"
+    assert hot.published.current.document.experts["ollama"].model == "llama3.2"
+
+
+@contextmanager
+def listing(models: bytes, *, port: int = 0) -> Iterator[str]:
+    """A server that lists these models while the block runs."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(models)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep the test's output clean."""
+
+    with HTTPServer(("127.0.0.1", port), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+        thread.join()
+
+
 async def test_a_rollback_in_the_table_takes_effect_and_outlives_a_restart(gateway: Gateway) -> None:
     hot = gateway.begin()
     gateway.write("b")
@@ -368,7 +424,7 @@ async def test_a_rotated_key_is_used_without_a_new_version(gateway: Gateway, tmp
     assert hot.state.startswith("note: ")
     key.write_text("k2")
     with structlog.testing.capture_logs() as logged:
-        hot.look()
+        look(hot)
     after = hot.published.current
     assert (after.number, after.digest, hot.state) == (before.number, before.digest, "ok")
     assert key_of(after.experts) == "k2"
@@ -376,9 +432,61 @@ async def test_a_rotated_key_is_used_without_a_new_version(gateway: Gateway, tmp
     assert "k2" not in repr(logged)
 
 
-def key_of(pool: Pool) -> object:
+@pytest.mark.parametrize("spoil", [empty, Path.unlink], ids=["empty", "gone"])
+async def test_an_edit_while_a_key_file_is_empty_loses_no_key(
+    gateway: Gateway, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("k1")
+    gateway.file.write_text(gateway.file.read_text().replace("model: m", f"model: m, api_key_file: {key}"))
+    hot = gateway.begin()
+    spoil(key)
+    gateway.file.write_text(gateway.file.read_text().replace("name: a", "name: b"))
+    look(hot)
+    assert (in_force(hot), key_of(hot.published.current.experts)) == ((2, "b"), "k1")
+    assert hot.state.startswith("note: "), "the key is still missed"
+    key.write_text("k2")
+    look(hot)
+    assert (key_of(hot.published.current.experts), hot.state) == ("k2", "ok")
+
+
+async def test_a_half_written_key_is_not_taken(gateway: Gateway, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("whole-1")
+    gateway.file.write_text(gateway.file.read_text().replace("model: m", f"model: m, api_key_file: {key}"))
+    hot = gateway.begin()
+    key.write_text("who")
+    hot.look()
+    gateway.file.write_text(gateway.file.read_text().replace("name: a", "name: b"))
+    hot.look(everything=False)
+    hot.look(everything=False)
+    assert (in_force(hot), key_of(hot.published.current.experts)) == ((2, "b"), "whole-1")
+    key.write_text("whole-2")
+    hot.look()
+    assert key_of(hot.published.current.experts) == "whole-1"
+    hot.look()
+    assert key_of(hot.published.current.experts) == "whole-2"
+
+
+async def test_an_empty_key_file_holds_back_no_other_experts_new_key(gateway: Gateway, tmp_path: Path) -> None:
+    lost, key = tmp_path / "lost", tmp_path / "key"
+    lost.write_text("k1")
+    key.write_text("k1")
+    text = gateway.file.read_text().replace("model: m}", f"model: m, api_key_file: {key}}}")
+    other = f'    other: {{base_url: "http://127.0.0.1:1/v1", model: m, api_key_file: {lost}}}\n'
+    gateway.file.write_text(text.replace("  default:", f"{other}  default:"))
+    hot = gateway.begin()
+    lost.write_text("")
+    key.write_text("k2")
+    look(hot)
+    pool = hot.published.current.experts
+    assert (key_of(pool), key_of(pool, "other")) == ("k2", "k1")
+    assert hot.state.startswith("note: ")
+
+
+def key_of(pool: Pool, name: str = "fast") -> object:
     """The key that the expert sends."""
-    return pool.tables["fast"].seats[0].deployment.expert._endpoint.api_key  # type: ignore[attr-defined]
+    return pool.tables[name].seats[0].deployment.expert._endpoint.api_key  # type: ignore[attr-defined]
 
 
 async def test_a_database_out_of_reach_is_noted_and_the_change_is_taken_later(gateway: Gateway) -> None:
@@ -468,6 +576,32 @@ async def test_a_full_journal_does_not_hold_a_version_back(gateway: Gateway) -> 
     async with hot.following(full, every_s=0.02):
         gateway.write("b")
         await until(lambda: in_force(hot) == (2, "b"))
+
+
+class SilentStore(PolicyStore):
+    """The versions in a database that was stopped after the start: it refuses nothing and answers nothing."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.asked, self.told = threading.Event(), threading.Event()
+
+    def newest_but(self, known: StoredVersion) -> StoredVersion | None:
+        self.asked.set()
+        self.told.wait()
+        return super().newest_but(known)
+
+
+async def test_a_database_that_does_not_answer_holds_up_no_end(gateway: Gateway) -> None:
+    store = SilentStore(gateway.database)
+    makings = Makings(store, gateway.opener, PolicyMeter(gateway.registry), lambda _: classification(), "m" * 64)
+    hot = HotPolicy(load_settings(gateway.file), makings)
+    try:
+        async with asyncio.timeout(10), hot.following(gateway.append, every_s=0.02):
+            await until(store.asked.is_set)
+        async with asyncio.timeout(5):
+            await asyncio.get_running_loop().shutdown_default_executor()
+    finally:
+        store.told.set()
 
 
 async def test_no_look_outlives_the_block(gateway: Gateway) -> None:

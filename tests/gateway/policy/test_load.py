@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from conclave.gateway.experts.litellm_runtime import is_installed
 from conclave.gateway.policy.source import ConfigError
 from conclave.gateway.settings import load_settings
 
@@ -146,6 +147,8 @@ def problems(text: str) -> list[str]:
             "c.yaml:5: policy.experts.a.documents: no/folder is not a folder",
             id="no-folder",
         ),
+        pytest.param("policy: {default: quoting}", "policy.default: must be a list, such as [a, b]", id="no-list"),
+        pytest.param("policy: {tags: {team: []}}", "policy.tags.team: must hold one value at least", id="empty-tag"),
         pytest.param("policy: {limits: {deadline_s: .inf}}", "policy.limits.deadline_s: ", id="infinity"),
     ],
 )
@@ -193,6 +196,31 @@ def test_a_missing_key_is_a_warning_not_a_problem(expert: str, warning: str, mon
     )
     (found,) = load_settings(Path("c.yaml")).warnings
     assert str(found) == f"c.yaml:3: policy.experts.a: {warning}"
+
+
+@pytest.mark.skipif(not is_installed(), reason="the extra providers is not installed")
+@pytest.mark.parametrize(
+    ("expert", "warnings"),
+    [
+        pytest.param(
+            "model: antropc/m",
+            [
+                "c.yaml:1: policy.experts.a.model: 'antropc' is no provider that litellm lists; "
+                "did you mean 'anthropic'?"
+            ],
+            id="mistyped",
+        ),
+        pytest.param(
+            "model: anthropic/m, deployments: [{model: qqqqqqqq/m}]",
+            ["c.yaml:1: policy.experts.a.deployments[0].model: 'qqqqqqqq' is no provider that litellm lists"],
+            id="nothing-like-it",
+        ),
+        pytest.param("model: bedrock/m", [], id="known"),
+    ],
+)
+def test_a_provider_that_litellm_does_not_list_is_a_warning(expert: str, warnings: list[str]) -> None:
+    Path("c.yaml").write_text(f"policy: {{experts: {{a: {{kind: litellm, {expert}}}}}}}")
+    assert [str(warning) for warning in load_settings(Path("c.yaml")).warnings] == warnings
 
 
 def test_a_key_that_is_there_is_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:

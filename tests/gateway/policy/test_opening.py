@@ -14,7 +14,7 @@ from conclave.gateway.experts.api import Expert
 from conclave.gateway.experts.openai_http import HttpSessions
 from conclave.gateway.experts.pool import Pool
 from conclave.gateway.policy.document import PolicyDocument
-from conclave.gateway.policy.opening import Opened, Opener
+from conclave.gateway.policy.opening import Keys, Opened, Opener, is_lost, keys_of
 from conclave.gateway.prompt import Prompt
 
 URL = "http://127.0.0.1:1/v1"
@@ -90,9 +90,39 @@ async def test_an_expert_whose_key_file_changed_is_opened_anew(opener: Opener, t
     key.write_text("k1")  # the same key
     assert opener.open(policy, first).pool.tables["a"] is first.pool.tables["a"]
     key.write_text("k2\n")
-    second = opener.open(policy, first)
+    assert opener.open(policy, first).pool.tables["a"] is first.pool.tables["a"], "whoever opens did not look twice"
+    second = opener.open(policy, first, rotated=keys_of(policy))
     assert second.pool.tables["a"] is not first.pool.tables["a"]
     assert second.pool.tables["b"] is first.pool.tables["b"]
+
+
+async def test_a_key_that_changed_again_since_it_was_seen_is_not_taken(opener: Opener, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("k1")
+    policy = document(a=fast(api_key_file=str(key)))
+    first = opener.open(policy)
+    key.write_text("k2")
+    seen = keys_of(policy)
+    key.write_text("")
+    second = opener.open(policy, first, rotated=seen)
+    assert second.pool.tables["a"] is first.pool.tables["a"]
+    assert second.keys == first.keys, "so that the next look sees a change"
+
+
+@pytest.mark.parametrize(
+    ("held", "now", "lost"),
+    [
+        ((b"1",), (None,), True),
+        ((b"1", None), (None, None), True),
+        ((b"1", b"2"), (b"3", None), True),
+        ((None,), (b"1",), False),
+        ((b"1",), (b"2",), False),
+        ((b"1", None), (b"1", b"2"), False),
+        ((), (), False),
+    ],
+)
+def test_a_key_is_lost_where_one_was_and_none_is(held: Keys, now: Keys, *, lost: bool) -> None:
+    assert is_lost(held, now) is lost
 
 
 async def test_a_removed_expert_is_closed_when_the_last_call_that_may_ask_it_has_ended(opener: Opener) -> None:

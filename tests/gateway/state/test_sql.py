@@ -11,9 +11,19 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import insert, select, text
+from sqlalchemy.engine import make_url
 
 import conclave.gateway.state
-from conclave.gateway.state.sql import Database, StateError, change_number, keep_new, note_change, replace, upgrade
+from conclave.gateway.state.sql import (
+    Database,
+    StateError,
+    change_number,
+    keep_new,
+    limits_of,
+    note_change,
+    replace,
+    upgrade,
+)
 from conclave.gateway.state.tables import REVISION, audit_rows, changes, follower_positions, metadata
 
 MIGRATIONS = Path(conclave.gateway.state.__path__[0]) / "migrations"
@@ -216,3 +226,17 @@ def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
         _ = 1 // 0
     with database.read() as connection:
         assert change_number(connection, "a") == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "limits"),
+    [
+        ("postgresql+psycopg://h/d", {"connect_timeout": 5, "tcp_user_timeout": 10_000}),
+        ("postgresql+psycopg://h/d?connect_timeout=60", {"tcp_user_timeout": 10_000}),
+        ("postgresql+pg8000://h/d", {}),
+        ("sqlite:///f", {}),
+    ],
+    ids=["postgresql", "what-the-url-says-counts", "a-driver-without-libpq", "sqlite"],
+)
+def test_a_server_that_says_nothing_is_not_waited_for_for_ever(url: str, limits: dict[str, int]) -> None:
+    assert limits_of(make_url(url)) == limits

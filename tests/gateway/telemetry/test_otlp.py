@@ -79,8 +79,10 @@ def test_the_variables_say_more_of_the_service_than_we_do(monkeypatch: pytest.Mo
         {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
         {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector.example:4318/base"},
         {"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc"},
+        {"OTEL_TRACES_SAMPLER": "ParentBased_TraceIdRatio", "OTEL_TRACES_SAMPLER_ARG": "0.1"},
+        {"OTEL_TRACES_SAMPLER": "always_off", "OTEL_TRACES_SAMPLER_ARG": "zz"},
     ],
-    ids=["nothing", "protocol", "address", "another signal's"],
+    ids=["nothing", "protocol", "address", "another signal's", "sampler", "sampler without a share"],
 )
 def test_what_can_be_exported_passes(environ: dict[str, str]) -> None:
     require("TRACES", environ)
@@ -95,8 +97,11 @@ def test_what_can_be_exported_passes(environ: dict[str, str]) -> None:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://"}, "must be http://"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://host:x"}, "must be http://"),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://[::1"}, "must be http://"),
+        ({"OTEL_TRACES_SAMPLER": "zz"}, "OTEL_TRACES_SAMPLER is 'zz'; known: always_on"),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "10%"}, "a number from 0 to 1"),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "10"}, "a number from 0 to 1"),
     ],
-    ids=["signal", "json", "no scheme", "no host", "no port", "no address"],
+    ids=["signal", "json", "no scheme", "no host", "no port", "no address", "sampler", "no share", "large share"],
 )
 def test_what_cannot_be_exported_is_refused_with_the_variables_name(environ: dict[str, str], words: str) -> None:
     with pytest.raises(Unavailable, match=words):
