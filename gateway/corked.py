@@ -8,7 +8,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-UNREAD_S: Final = 10.0  # how often it is looked whether a client reads; one that does not is gone after two looks
+UNREAD_S: Final = 10.0  # how often it is looked whether a client reads
+SETTLED: Final = 0.1  # of that time, until the first look: by then the kernel's buffers are full, and count no longer
 # To be taken from one look to the next, or all that is left. Linux makes room for a writer in steps of a third of its
 # socket buffer (4 MB at most, so 1.3 MB): a client of 2 Mbit/s takes one or two of them in this time.
 LEAST_BYTES: Final = 1_000_000
@@ -51,7 +52,7 @@ class Corked:
         self._pending: list[bytes] = []
         self._written_bytes = 0  # what waits here included
         self._due_bytes = 0  # of them, up to the end of the last answer
-        self._seen_bytes: int | None = None  # what the client had taken at the last look; None before the first
+        self._seen_bytes: int | None = None  # what the client had taken at the last look; None: not looked yet
         self._look_at: asyncio.TimerHandle | None = None
 
     def write(self, data: bytes) -> None:
@@ -77,7 +78,8 @@ class Corked:
         """
         self._due_bytes = self._written_bytes
         if self._look_at is None:
-            self._look_at = self._loop.call_later(self._unread_s, self._look)
+            self._look_at = self._loop.call_later(SETTLED * self._unread_s, self._look)
+        self._seen_bytes = None  # this answer is not to be hurried by the look that is due for the one before it
 
     def forget(self) -> None:
         """Let go of who made this, so that both are freed without a collection."""
@@ -88,15 +90,17 @@ class Corked:
 
     def _look(self) -> None:
         self._look_at = None
-        self._flush()
-        taken = self._written_bytes - self._transport.get_write_buffer_size()
+        taken = self._taken_bytes()
         if taken >= self._due_bytes:
-            self._seen_bytes = None
-        elif self._seen_bytes is not None and taken - self._seen_bytes < self._least_bytes:
+            return
+        if self._seen_bytes is not None and taken - self._seen_bytes < self._least_bytes:
             self._transport.abort()
-        else:
-            self._seen_bytes = taken
-            self._look_at = self._loop.call_later(self._unread_s, self._look)
+            return
+        self._seen_bytes = taken
+        self._look_at = self._loop.call_later(self._unread_s, self._look)
+
+    def _taken_bytes(self) -> int:
+        return self._written_bytes - sum(map(len, self._pending)) - self._transport.get_write_buffer_size()
 
     def _flush(self) -> None:
         data = b"".join(self._pending)

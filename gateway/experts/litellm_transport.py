@@ -82,14 +82,18 @@ def install(litellm: ModuleType) -> None:
         def __init__(self, body: httpx.AsyncByteStream, errand: Errand, request: httpx.Request) -> None:
             self._body, self._meter, self._request = body, Meter(errand), request
 
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            async for data in self._body:
-                try:
-                    self._meter.count(data)
-                except ExpertFailed as error:
-                    await self.aclose()
-                    raise httpx.NetworkError(error.message, request=self._request) from error
-                yield data
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            self._pieces = aiter(self._body)
+            return self
+
+        async def __anext__(self) -> bytes:
+            data = await anext(self._pieces)
+            try:
+                self._meter.count(data)
+            except ExpertFailed as error:
+                await self.aclose()
+                raise httpx.NetworkError(error.message, request=self._request) from error
+            return data
 
         async def aclose(self) -> None:
             await self._body.aclose()

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -169,6 +170,24 @@ def test_a_client_that_reads_nothing_does_not_fill_the_gateways_memory(gateway: 
         grown = process.memory_info().rss - before
     assert grown < 32_000_000, grown
     assert gateway.rows()[-1]["ending"] in {"client_gone", "deadline"}
+
+
+def test_clients_that_read_no_plain_answer_are_hung_up_on(gateway: Gateway) -> None:
+    """Each leaves 10 MB of vectors unread, and asks to keep the connection."""
+    assert gateway.running is not None
+    process = psutil.Process(gateway.running.pid)
+    before, rows = len(process.net_connections()), len(gateway.rows())
+    body = json.dumps({"model": "encoder", "input": ["a word"] * 2048}).encode()
+    post = b"POST /v1/embeddings HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n%b" % (HEAD, len(body), body)
+    with ExitStack() as held:
+        for wire in [held.enter_context(socket.socket()) for _ in range(4)]:
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            wire.connect(("127.0.0.1", gateway.port))
+            wire.sendall(post)
+        until(lambda: len(gateway.rows()) == rows + 4, "the calls end")
+        assert len(process.net_connections()) == before + 4
+        until(lambda: len(process.net_connections()) == before, "nobody waits for them", limit_s=25)
+    assert [row["ending"] for row in gateway.rows()[rows:]] == ["answered"] * 4
 
 
 def test_after_all_of_it_the_record_verifies(gateway: Gateway, tmp_path: Path) -> None:

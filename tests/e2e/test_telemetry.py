@@ -197,7 +197,7 @@ def test_metrics_come_under_the_conventions_names_and_with_the_values_of_the_pag
     assert collector.metrics["conclave.requests"].sum.is_monotonic
 
 
-HOSTILE = "Zebra crossing 4711"
+HOSTILE = "Zebra crossing yonder"
 
 
 def test_nothing_that_a_client_wrote_reaches_the_collector(gateway: Gateway, collector: Collector) -> None:
@@ -210,7 +210,7 @@ def test_nothing_that_a_client_wrote_reaches_the_collector(gateway: Gateway, col
         (url, secret, {}),
         (url, json.dumps(ask("echo", HOSTILE, reasoning_effort=HOSTILE, temperature=HOSTILE)).encode(), {}),
         (url, json.dumps(ask("echo")).encode(), key),
-        (f"{url}?key={HOSTILE.replace(' ', '')}", json.dumps(ask("echo")).encode(), {"host": "zebracrossing4711"}),
+        (f"{url}?key={HOSTILE.replace(' ', '')}", json.dumps(ask("echo")).encode(), {"host": "zebracrossingyonder"}),
         (f"{gateway.url}/v1/{HOSTILE.replace(' ', '')}", b"{}", {}),
         (url, json.dumps(ask("picky", HOSTILE)).encode(), {"traceparent": HOSTILE, "baggage": f"a={HOSTILE}"}),
         (url, json.dumps(ask("echo")).encode(), {"x-request-id": HOSTILE, "user-agent": HOSTILE}),
@@ -226,7 +226,7 @@ def test_nothing_that_a_client_wrote_reaches_the_collector(gateway: Gateway, col
     collector.trace(last, count=8)
     seen = collector.raw.lower()
     assert b"zebra" not in seen
-    assert b"4711" not in seen
+    assert b"yonder" not in seen
     assert b"says no" not in seen  # an expert's words in an error
 
 

@@ -2,11 +2,10 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -451,71 +450,6 @@ async def test_a_body_that_nobody_wants_does_not_hold_up_the_end() -> None:
         await gateway.task
         assert time.monotonic() - begun < 5
         writer.close()
-
-
-class UnreadConnection(Connection):
-    unread_s = 0.3
-    least_bytes = 64_000
-
-
-LARGE = 2_000_000
-SMALL_BUFFER = 8192  # of the sockets, so that what a client takes shows at once
-
-
-@contextlib.asynccontextmanager
-async def giving(*, whole: bool) -> AsyncIterator[tuple[socket.socket, ServerState]]:
-    """A client of a server that gives 2 MB, or breaks off there, as it does when a call is cancelled."""
-
-    async def app(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"x" * LARGE, "more_body": not whole})
-
-    config = Config(app, lifespan="off", ws="none", log_config=None)
-    config.load()
-    state, loop, door = ServerState(), asyncio.get_running_loop(), bind("127.0.0.1", 0, option="--port")
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
-    server = await loop.create_server(
-        lambda: UnreadConnection(config=config, server_state=state, app_state={}), sock=door
-    )
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
-    client.setblocking(False)
-    try:
-        async with asyncio.timeout(10):
-            await loop.sock_connect(client, door.getsockname())
-            yield client, state
-    finally:
-        client.close()
-        server.close()
-        await server.wait_closed()
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    while not is_so():  # noqa: ASYNC110  uvicorn counts, and tells nobody
-        await asyncio.sleep(0.01)
-
-
-@pytest.mark.parametrize("whole", [True, False], ids=["whole", "cut"])
-@pytest.mark.parametrize("last", [b"", b"connection: close\r\n"], ids=["keep-alive", "close"])
-async def test_a_client_that_does_not_read_its_answer_is_hung_up_on(*, whole: bool, last: bytes) -> None:
-    """It would be kept in memory for as long as the client likes."""
-    async with giving(whole=whole) as (client, state):
-        await asyncio.get_running_loop().sock_sendall(client, REQUEST[:-2] + last + b"\r\n")
-        await until(lambda: bool(state.connections))
-        await until(lambda: not state.connections)
-
-
-async def test_a_client_that_reads_slowly_gets_all_of_its_answer() -> None:
-    """At 1 MB/s or so: several looks long."""
-    async with giving(whole=True) as (client, _):
-        loop, size, begun = asyncio.get_running_loop(), 0, time.monotonic()
-        await loop.sock_sendall(client, REQUEST)
-        while size < LARGE:
-            data = await loop.sock_recv(client, 65536)
-            assert data, size
-            size += len(data)
-            await asyncio.sleep(size / 1_000_000 - (time.monotonic() - begun))
-        assert time.monotonic() - begun > 4 * UnreadConnection.unread_s
 
 
 @pytest.mark.parametrize(

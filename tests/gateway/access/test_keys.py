@@ -168,10 +168,12 @@ class SilentSource(FixedSource):
     def __init__(self) -> None:
         super().__init__()
         self.told = threading.Event()
+        self.waits: threading.Thread | None = None
 
     def changed_since(self, number: int | None) -> Snapshot | None:
         found = super().changed_since(number)
         if number is not None:
+            self.waits = threading.current_thread()
             self.told.wait()
         return found
 
@@ -183,8 +185,8 @@ async def test_a_database_that_does_not_answer_is_said_and_holds_up_no_end() -> 
         async with asyncio.timeout(5), ring.following(every_s=0.01):
             await until(lambda: ring.health != "ok")
             assert source.asked == 2, "one question at a time"
-        async with asyncio.timeout(5):
-            await asyncio.get_running_loop().shutdown_default_executor()
+        assert source.waits is not None
+        assert source.waits.daemon, "the end of the program would wait for it"
     finally:
         source.told.set()
 
@@ -192,10 +194,13 @@ async def test_a_database_that_does_not_answer_is_said_and_holds_up_no_end() -> 
 async def test_a_database_that_answers_late_is_trusted_again() -> None:
     source = SilentSource()
     ring = KeyRing(source, PEPPER, late_s=0.05)
-    async with ring.following(every_s=0.01):
-        await until(lambda: ring.health != "ok")
+    try:
+        async with ring.following(every_s=0.01):
+            await until(lambda: ring.health != "ok")
+            source.told.set()
+            await until(lambda: ring.health == "ok")
+    finally:
         source.told.set()
-        await until(lambda: ring.health == "ok")
 
 
 def test_the_pepper_is_made_once_and_private(tmp_path: Path) -> None:
