@@ -18,9 +18,9 @@ import click
 import msgspec
 
 from conclave.gateway.experts.api import Expert
+from conclave.gateway.experts.litellm.runtime import Runtime
+from conclave.gateway.experts.litellm.transport import CONNECT
 from conclave.gateway.experts.litellm_expert import LiteLLMExpert
-from conclave.gateway.experts.litellm_runtime import Runtime
-from conclave.gateway.experts.litellm_transport import CONNECT
 from conclave.gateway.experts.openai_http import HttpSessions, OpenAIExpert
 from conclave.gateway.prompt import Prompt
 

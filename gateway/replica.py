@@ -17,7 +17,7 @@ from conclave.gateway.access.admission import Access, is_loopback, require_keys_
 from conclave.gateway.access.keys import KeyRing, read_pepper
 from conclave.gateway.access.room import Room
 from conclave.gateway.errors import Unavailable
-from conclave.gateway.experts import litellm_runtime
+from conclave.gateway.experts.litellm import runtime
 from conclave.gateway.experts.openai_http import HttpSessions
 from conclave.gateway.followers.runner import FollowerThread
 from conclave.gateway.followers.spans import Spans
@@ -109,7 +109,7 @@ async def open_replica(settings: Settings, room: Room) -> AsyncIterator[Replica]
         )
         await stack.enter_async_context(hot.following(journal.append, every_s=server.policy_refresh_s))
         if any(expert.kind == "litellm" for expert in hot.published.current.document.experts.values()):
-            litellm_runtime.shared().begin()  # in a thread, 4 s: the first call need not wait for it
+            runtime.shared().begin()  # in a thread, 4 s: the first call need not wait for it
         pipeline = Pipeline(access=access, policy=hot.published, record=recorder, digest_key=digest_key)
         yield Replica(pipeline, recorder, keys, journal, registry, hot, spans.provider if spans is not None else None)
 

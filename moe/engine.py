@@ -32,7 +32,7 @@ from conclave.moe.errors import (
     InternalError,
     InvalidRequest,
     OutOfMemory,
-    traced,
+    where,
 )
 from conclave.moe.handoff import Handoff
 from conclave.moe.offer import Chosen, Offer, PerCall
@@ -232,7 +232,7 @@ class Engine:
         return self._bug(error)
 
     def _bug(self, error: Exception) -> ExpertError:
-        log.error("moe.call_failed", **traced(error))
+        log.error("moe.call_failed", error=type(error).__name__, where=where(error))
         return InternalError("the local expert failed; its log says where")
 
     def _too_late(self) -> ExpertError:

@@ -44,11 +44,10 @@ class ExpertError(Exception):
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
-def traced(error: BaseException) -> dict[str, str]:
-    """For the log: what was raised and where. Not its message, which may quote what was being worked on."""
+def where(error: BaseException) -> str:
+    """For the log: where it was raised. Its message is not for it: that may quote what was being worked on."""
     frames = traceback.extract_tb(error.__traceback__)[-4:]
-    where = " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
-    return {"error": type(error).__name__, "where": where}
+    return " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
 
 
 class Refused(ExpertError):

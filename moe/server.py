@@ -32,7 +32,7 @@ from conclave.moe.errors import (
     TooLarge,
     Unauthenticated,
     UnknownModel,
-    traced,
+    where,
 )
 from conclave.moe.handoff import End, Handoff, Piece
 from conclave.moe.metrics import Numbers
@@ -168,7 +168,7 @@ class Chat:
         except ExpertError as error:
             await self._fail(client, error)
         except Exception as error:  # noqa: BLE001  the edge of a task
-            log.error("moe.request_failed", **traced(error))
+            log.error("moe.request_failed", error=type(error).__name__, where=where(error))
             await self._fail(client, InternalError("the local expert failed; its log says where"))
 
     async def _answer(self, client: "Client", ask: Ask) -> None:

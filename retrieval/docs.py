@@ -1,6 +1,6 @@
 """The documents that Conclave answers from: its own, indexed when it is packaged, and folders that a policy names.
 
-    python -m conclave.retrieval.docs build     read README.md and docs/**/*.md, write artifacts/docs.json (a second)
+    python -m conclave.retrieval.docs build     read README.md and docs/, write artifacts/docs.json (a second)
     python -m conclave.retrieval.docs check     exit 1 if that file is not what `build` would write now
 
 The file holds the passages, the SHA-256 of each source, and one over all: `load_docs` refuses a file that was changed.
@@ -22,6 +22,7 @@ from conclave.retrieval.api import Passage
 from conclave.retrieval.store import Store
 
 ARTIFACT: Final = Path(__file__).with_name("artifacts") / "docs.json"
+INSIDE: Final = frozenset({"dependencies.md", "kernels.md"})  # for those who build it: no answer to a user's question
 REPOSITORY: Final = Path(__file__).resolve().parents[1]  # where `build` and `check` look; a wheel has no docs/
 FILE_BYTES: Final = 2_000_000  # a book; a longer file is data, not a document
 READABLE: Final = frozenset({".md", ".txt", ".rst"})
@@ -125,6 +126,8 @@ def build(root: Path) -> bytes:
     sources: dict[str, str] = {}
     passages: list[Passage] = []
     for file in (root / "README.md", *sorted((root / "docs").rglob("*.md"))):  # the README first: it wins ties
+        if file.name in INSIDE:
+            continue
         data, source = file.read_bytes(), file.relative_to(root).as_posix()
         sources[source] = hashlib.sha256(data).hexdigest()
         passages += chunk(data.decode("utf-8-sig"), source=source)

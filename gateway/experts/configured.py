@@ -93,16 +93,17 @@ def _encoder(name: str, encoder: "StaticEncoder | None") -> Expert:
 def _behind_litellm(
     name: str, place: DeploymentSettings, api_key: str | None, sessions: HttpSessions, *, limits: TimeLimits
 ) -> Expert:
-    from conclave.gateway.experts import litellm_expert, litellm_runtime  # noqa: PLC0415  when there is one
+    from conclave.gateway.experts import litellm_expert  # noqa: PLC0415  when there is one
+    from conclave.gateway.experts.litellm import runtime  # noqa: PLC0415  as above
 
-    if not litellm_runtime.is_installed():
-        raise ValueError(f"expert {name}: kind litellm needs litellm: {litellm_runtime.INSTALL}")
+    if not runtime.is_installed():
+        raise ValueError(f"expert {name}: kind litellm needs litellm: {runtime.INSTALL}")
     if place.base_url:
         _sessions_to(name, place.base_url, sessions)
     return litellm_expert.LiteLLMExpert(
         name,
         place.model or "",
-        runtime=litellm_runtime.shared(),
+        runtime=runtime.shared(),
         sessions=sessions,
         api_key=api_key,
         base_url=place.base_url,

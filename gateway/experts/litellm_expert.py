@@ -1,7 +1,7 @@
 """An expert behind any of litellm's providers: `anthropic/claude-...`, `gemini/...`, `bedrock/...`, and so on.
 
-Decides which way a call goes: Anthropic's and Gemini's chats over the gateway's own connections (`litellm_direct`), all
-else through litellm's client (`litellm_general`). A server that speaks the OpenAI API needs neither: that is
+Decides which way a call goes: Anthropic's and Gemini's chats over the gateway's own connections (`litellm/direct.py`),
+all else through litellm's client (`litellm/general.py`). A server that speaks the OpenAI API needs neither: that is
 `OpenAIExpert`. Imports no litellm; `Runtime` does, in a thread.
 """
 
@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from conclave.gateway.experts.api import Upstream
 from conclave.gateway.experts.endpoint import Endpoint, Lingering, TimeLimits
-from conclave.gateway.experts.litellm_dialect import Account, Dialect
-from conclave.gateway.experts.litellm_request import NATIVE, PARAMETERS
-from conclave.gateway.experts.litellm_runtime import Runtime
+from conclave.gateway.experts.litellm.dialect import Account, Dialect
+from conclave.gateway.experts.litellm.request import NATIVE, PARAMETERS
+from conclave.gateway.experts.litellm.runtime import Runtime
 from conclave.gateway.experts.openai_http import HttpSessions
 from conclave.gateway.prompt import Prompt
 
@@ -49,7 +49,7 @@ class LiteLLMExpert:
         now_s: Callable[[], float] = time.monotonic,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
-        from conclave.gateway.experts import litellm_direct, litellm_general  # noqa: PLC0415  aiohttp: 0.2 s
+        from conclave.gateway.experts.litellm import direct, general  # noqa: PLC0415  aiohttp: 0.2 s
 
         self.name = name
         limits = limits or TimeLimits()
@@ -77,8 +77,8 @@ class LiteLLMExpert:
             provider, Account(model_there, api_key or NO_KEY, base_url or ROOTS.get(provider, ""), given, drop)
         )
         secrets = (api_key,) if api_key else ()
-        self._place = litellm_general.Place(model, api_key, base_url, given, drop, sessions.to, secrets)
-        self._direct, self._general = litellm_direct, litellm_general.GeneralUpstream
+        self._place = general.Place(model, api_key, base_url, given, drop, sessions.to, secrets)
+        self._direct, self._general = direct, general.GeneralUpstream
 
     def open(self, prompt: Prompt, *, deadline_s: float) -> Upstream:
         """Nothing is imported or sent before the first `__anext__`."""
@@ -94,8 +94,8 @@ class LiteLLMExpert:
 
 def _dialect(provider: str, account: Account) -> Dialect | None:
     """The direct way, where there is one, and nothing is asked for that only litellm's client does."""
-    from conclave.gateway.experts.litellm_anthropic import AnthropicDialect  # noqa: PLC0415  as above
-    from conclave.gateway.experts.litellm_gemini import GeminiDialect  # noqa: PLC0415
+    from conclave.gateway.experts.litellm.anthropic import AnthropicDialect  # noqa: PLC0415  as above
+    from conclave.gateway.experts.litellm.gemini import GeminiDialect  # noqa: PLC0415
 
     known: Mapping[str, Callable[[Account], Dialect]] = {"anthropic": AnthropicDialect, "gemini": GeminiDialect}
     if provider not in known or not account.defaults.keys() <= PARAMETERS | NATIVE:

@@ -27,7 +27,7 @@ import msgspec
 from pydantic import ValidationError
 
 from conclave.gateway.experts.egress import Egress
-from conclave.gateway.experts.litellm_runtime import INSTALL
+from conclave.gateway.experts.litellm.runtime import INSTALL
 from conclave.gateway.experts.providers import PROVIDERS, Provider
 from conclave.gateway.policy.document import ExpertSettings, http_url
 from conclave.gateway.policy.source import Problem

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Strict, StringConstraints, model_validator
 
 from conclave.gateway.experts.catalog import Capability, facts_of, whole
-from conclave.gateway.experts.litellm_request import EMBEDDING, PARAMETERS
+from conclave.gateway.experts.litellm.request import EMBEDDING, PARAMETERS
 
 Category: TypeAlias = Literal[
     "assistant_chat",

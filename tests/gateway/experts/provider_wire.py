@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from conclave.gateway.experts.litellm.runtime import Runtime
 from conclave.gateway.experts.litellm_expert import LiteLLMExpert
-from conclave.gateway.experts.litellm_runtime import Runtime
 from conclave.gateway.experts.openai_http import HttpSessions, TimeLimits
 
 from .raw_server import SSE, answer, piece

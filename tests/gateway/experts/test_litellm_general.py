@@ -15,8 +15,8 @@ import pytest
 
 from conclave.gateway.call import SILENCE, Usage
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
+from conclave.gateway.experts.litellm.transport import Errand, Meter
 from conclave.gateway.experts.litellm_expert import LiteLLMExpert
-from conclave.gateway.experts.litellm_transport import Errand, Meter
 from conclave.gateway.experts.openai_http import HttpSessions, TimeLimits
 from conclave.gateway.experts.openai_upstream import PLAIN_BYTES, VECTORS_BYTES
 from conclave.gateway.prompt import Prompt

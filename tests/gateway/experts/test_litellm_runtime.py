@@ -8,16 +8,16 @@ import sys
 import pytest
 
 from conclave.gateway.errors import ExpertFailed
-from conclave.gateway.experts import litellm_runtime
-from conclave.gateway.experts.litellm_chunks import Writer
-from conclave.gateway.experts.litellm_runtime import Runtime
+from conclave.gateway.experts.litellm.chunks import Writer
+from conclave.gateway.experts.litellm.runtime import Runtime
 
 from .provider_wire import needs_litellm
 
 BESIDE = """
 import asyncio, json, os, socket, sys, time
-from conclave.gateway.experts import litellm_expert, litellm_anthropic, litellm_gemini, litellm_general, configured
-from conclave.gateway.experts.litellm_runtime import Runtime
+from conclave.gateway.experts import configured, litellm_expert
+from conclave.gateway.experts.litellm import anthropic, gemini, general
+from conclave.gateway.experts.litellm.runtime import Runtime
 
 reached = []
 def refused(*address, **_):
@@ -71,7 +71,7 @@ async def test_without_litellm_a_call_fails_over_and_the_log_says_what_to_instal
         with pytest.raises(ExpertFailed) as failed:
             await runtime.litellm()
         assert (failed.value.kind, failed.value.final) == ("connect", False)
-    assert litellm_runtime.INSTALL in capsys.readouterr().out
+    assert runtime.INSTALL in capsys.readouterr().out
 
 
 async def test_a_caller_that_gives_up_does_not_end_the_import_for_the_others() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from conclave.gateway.experts.litellm_runtime import is_installed
+from conclave.gateway.experts.litellm.runtime import is_installed
 from conclave.gateway.policy.source import ConfigError
 from conclave.gateway.settings import load_settings
 

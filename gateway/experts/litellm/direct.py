@@ -1,4 +1,4 @@
-"""Answers of providers whose format we speak ourselves (`litellm_dialect`), over the gateway's own connections.
+"""Answers of providers whose format we speak ourselves (`dialect`), over the gateway's own connections.
 
 Everything about time, silence, failing, closing and reuse of connections is as for an OpenAI-compatible server
 (`openai_upstream`); what differs is how the question is put, and that each event is translated.
@@ -15,10 +15,10 @@ import structlog
 from conclave.gateway.call import Chunk
 from conclave.gateway.errors import ExpertFailed
 from conclave.gateway.experts.endpoint import Endpoint
-from conclave.gateway.experts.litellm_chunks import ENCODE
-from conclave.gateway.experts.litellm_dialect import Dialect, Question
-from conclave.gateway.experts.litellm_errors import exception_failure, provider_failure
-from conclave.gateway.experts.litellm_runtime import Runtime
+from conclave.gateway.experts.litellm.chunks import ENCODE
+from conclave.gateway.experts.litellm.dialect import Dialect, Question
+from conclave.gateway.experts.litellm.errors import exception_failure, provider_failure
+from conclave.gateway.experts.litellm.runtime import Runtime
 from conclave.gateway.experts.openai_upstream import LARGE_BYTES, PlainUpstream, StreamUpstream, _Upstream
 from conclave.gateway.prompt import Prompt
 

@@ -1,7 +1,7 @@
 """The one litellm of this process: imported in a thread, right after the start or by the first call that needs it.
 
 Decides what litellm may do by itself: nothing. No table is fetched, no picture of a client's is downloaded, no `.env`
-is read, nothing is retried, printed, logged or reported, and no connection is its own (`litellm_transport`).
+is read, nothing is retried, printed, logged or reported, and no connection is its own (`transport`).
 Importing takes 4 s of CPU and 145 MB, so the event loop never does it.
 """
 
@@ -92,8 +92,8 @@ def shared() -> Runtime:
 
 def load() -> ModuleType:
     """Import litellm and switch off what it does by itself. Blocks for seconds, the first time."""
-    from conclave.gateway.experts.litellm_rehearsal import rehearse  # noqa: PLC0415  it needs what this page loads
-    from conclave.gateway.experts.litellm_transport import install  # noqa: PLC0415  as above
+    from conclave.gateway.experts.litellm.rehearsal import rehearse  # noqa: PLC0415  it needs what this page loads
+    from conclave.gateway.experts.litellm.transport import install  # noqa: PLC0415  as above
 
     os.environ.update(ENVIRONMENT)
     with warnings.catch_warnings(), _without_collections():

@@ -12,10 +12,10 @@ from urllib.parse import quote
 import msgspec
 
 from conclave.gateway.call import Chunk
-from conclave.gateway.experts import litellm_request
-from conclave.gateway.experts.litellm_chunks import Writer, plain
-from conclave.gateway.experts.litellm_dialect import Account, Question
-from conclave.gateway.experts.litellm_errors import event_failure
+from conclave.gateway.experts.litellm import request
+from conclave.gateway.experts.litellm.chunks import Writer, plain
+from conclave.gateway.experts.litellm.dialect import Account, Question
+from conclave.gateway.experts.litellm.errors import event_failure
 from conclave.gateway.prompt import Prompt
 
 PASSED: Final = frozenset({"top_k", "safety_settings"})  # that go on under their own name
@@ -57,11 +57,11 @@ class GeminiDialect:
         account = self._account
         gemini = litellm.llms.vertex_ai.gemini
         config = litellm.GoogleAIStudioGeminiConfig()
-        body = litellm_request.copied(prompt.body)
-        messages = litellm_request.messages(body)
-        self._known = self._known or litellm_request.known(config, account.model, PASSED)
-        asked = litellm_request.parameters(body, self._known, defaults=account.defaults, drop=account.drop)
-        options = litellm_request.mapped(config, account.model, asked, passed=PASSED, drop=account.drop)
+        body = request.copied(prompt.body)
+        messages = request.messages(body)
+        self._known = self._known or request.known(config, account.model, PASSED)
+        asked = request.parameters(body, self._known, defaults=account.defaults, drop=account.drop)
+        options = request.mapped(config, account.model, asked, passed=PASSED, drop=account.drop)
         sent = gemini.transformation.transform_request_body(
             messages=messages,
             model=account.model,

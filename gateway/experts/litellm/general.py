@@ -15,13 +15,13 @@ import structlog
 
 from conclave.gateway.call import SILENCE, Attempt, Chunk
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
-from conclave.gateway.experts import litellm_request
 from conclave.gateway.experts.alarm import Alarm
 from conclave.gateway.experts.endpoint import Endpoint
-from conclave.gateway.experts.litellm_chunks import ENCODE, Writer, plain
-from conclave.gateway.experts.litellm_errors import exception_failure
-from conclave.gateway.experts.litellm_runtime import Runtime
-from conclave.gateway.experts.litellm_transport import ERRAND, Connect, Errand
+from conclave.gateway.experts.litellm import request
+from conclave.gateway.experts.litellm.chunks import ENCODE, Writer, plain
+from conclave.gateway.experts.litellm.errors import exception_failure
+from conclave.gateway.experts.litellm.runtime import Runtime
+from conclave.gateway.experts.litellm.transport import ERRAND, Connect, Errand
 from conclave.gateway.experts.openai_upstream import PLAIN_BYTES, VECTORS_BYTES
 from conclave.gateway.prompt import Prompt
 
@@ -197,7 +197,7 @@ class GeneralUpstream:
 
     def _keywords(self, litellm: Any) -> dict[str, Any]:
         """What litellm is asked with. Raises ExpertFailed for what the provider cannot do."""
-        place, body = self._place, litellm_request.copied(self._prompt.body)
+        place, body = self._place, request.copied(self._prompt.body)
         try:
             model, provider, _, _ = litellm.get_llm_provider(place.model, api_base=place.base_url)
         except Exception as error:  # its own kinds and a ValueError
@@ -212,17 +212,17 @@ class GeneralUpstream:
         match self._prompt.operation:
             case "chat":
                 known = litellm.get_supported_openai_params(model=model, custom_llm_provider=provider) or ()
-                said = litellm_request.messages(body, fetches=("https",) if provider == "azure" else ())
+                said = request.messages(body, fetches=("https",) if provider == "azure" else ())
                 keywords["messages"] = said
-                allowed = (set(known) & litellm_request.PARAMETERS) | {"top_k"}
+                allowed = (set(known) & request.PARAMETERS) | {"top_k"}
                 if self._prompt.stream:
                     keywords |= {"stream": True, "stream_options": {"include_usage": True}}
             case "embeddings":
                 keywords["input"] = body.get("input")
-                allowed = set(litellm_request.EMBEDDING)
+                allowed = set(request.EMBEDDING)
             case other:
                 raise ExpertFailed(f"this expert's provider has no {other}", kind="rejected", code="unsupported")
-        asked = litellm_request.parameters(body, allowed, defaults=place.params, drop=place.drop)
+        asked = request.parameters(body, allowed, defaults=place.params, drop=place.drop)
         return asked | {name: value for name, value in keywords.items() if value is not None}
 
 

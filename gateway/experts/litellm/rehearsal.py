@@ -10,9 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from conclave.gateway.call import Chunk
-from conclave.gateway.experts.litellm_anthropic import AnthropicDialect
-from conclave.gateway.experts.litellm_dialect import Account, Dialect
-from conclave.gateway.experts.litellm_gemini import GeminiDialect
+from conclave.gateway.experts.litellm.anthropic import AnthropicDialect
+from conclave.gateway.experts.litellm.dialect import Account, Dialect
+from conclave.gateway.experts.litellm.gemini import GeminiDialect
 from conclave.gateway.prompt import Prompt
 
 SAID: Final[dict[str, Any]] = {
