@@ -9,7 +9,7 @@ import pytest
 
 from conclave.gateway.errors import ExpertFailed
 from conclave.gateway.experts.litellm.chunks import Writer
-from conclave.gateway.experts.litellm.runtime import Runtime
+from conclave.gateway.experts.litellm.runtime import INSTALL, Runtime
 
 from .provider_wire import needs_litellm
 
@@ -71,7 +71,7 @@ async def test_without_litellm_a_call_fails_over_and_the_log_says_what_to_instal
         with pytest.raises(ExpertFailed) as failed:
             await runtime.litellm()
         assert (failed.value.kind, failed.value.final) == ("connect", False)
-    assert runtime.INSTALL in capsys.readouterr().out
+    assert INSTALL in capsys.readouterr().out
 
 
 async def test_a_caller_that_gives_up_does_not_end_the_import_for_the_others() -> None:
