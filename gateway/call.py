@@ -253,7 +253,7 @@ class Call:
     def tried(self, error: ExpertFailed | None = None) -> None:
         """Note what the last attempt used and how it went."""
         assert self.reply is not None  # noqa: S101  for mypy: an expert was asked
-        self.attempts[-1].usage = self.reply.spent(sum(len(segment.text) for segment in self.segments))
+        self.attempts[-1].usage = self.reply.spent(segment.text for segment in self.segments)
         self.attempts[-1].chunks = self.reply.chunks
         self.outcomes.append(Outcome(accepted=True) if error is None else failed(error))
 

@@ -6,11 +6,12 @@ expert fails after its first word, `begin` makes the next one continue under the
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from conclave.gateway import tokens
 from conclave.gateway.call import SILENCE, Chunk, ModelRequest, Usage
 from conclave.gateway.errors import ExpertFailed
 from conclave.gateway.seam import Seam
@@ -18,7 +19,6 @@ from conclave.gateway.seam import Seam
 IDENTITY: Final = ("id", "object", "created", "model")  # the fields that every chunk of a stream repeats
 HOLDS: Final = {"embeddings": "data", "moderations": "results"}  # what an answer is a list of; else `choices`
 MOST_SKIPPED: Final = 3  # unreadable events of one answer that are passed over; an expert that sends more is broken
-CHARS_PER_TOKEN: Final = 4  # of English text; only where an expert that failed said nothing of its usage
 
 
 class Reply:
@@ -90,12 +90,12 @@ class Reply:
         """Whether another expert could continue what was shown."""
         return self._keep_text
 
-    def spent(self, prompt_chars: int) -> Usage:
+    def spent(self, prompt: Iterable[str]) -> Usage:
         """What this attempt used: as its expert said, or estimated if it failed before it said so."""
-        chars = sum(map(len, self._text[self._before :]))
-        if self.usage != Usage() or not chars:
+        said = "".join(self._text[self._before :])
+        if self.usage != Usage() or not said:
             return self.usage
-        return Usage(prompt_chars // CHARS_PER_TOKEN, -(-chars // CHARS_PER_TOKEN), estimated=True)
+        return Usage(sum(map(tokens.count, prompt)), tokens.count(said), estimated=True)
 
     def begin(self, *, prefilled: bool = False) -> None:
         """The next expert begins: from nothing or, if a word was shown, where that broke off.
