@@ -6,6 +6,8 @@ only when it starts.
 """
 
 import os
+import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from conclave.gateway.state.tables import REVISION, changes, metadata
 
 BUSY_TIMEOUT_MS: Final = 5_000  # how long a writer waits for another process's writer
+WAL_RETRY_MS: Final = 20
 STATEMENT_ROWS: Final = 200  # of an insert: 17 values each, SQLite takes 32,766
 CONNECT_S: Final = 5  # for the host to answer and PostgreSQL to let us in; libpq would wait for ever
 UNHEARD_MS: Final = 10_000  # what was sent and nobody acknowledged in this time: the host is gone (Linux: 15 minutes)
@@ -218,10 +221,22 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _write_ahead(cursor)
     cursor.execute("PRAGMA synchronous=NORMAL")  # the journal is what survives; a lost tail here is followed again
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _write_ahead(cursor: Any) -> None:
+    """Switch to WAL. Two that open a new file at once would lock each other: SQLite refuses one without waiting."""
+    for tries_left in reversed(range(BUSY_TIMEOUT_MS // WAL_RETRY_MS)):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if not tries_left:
+                raise
+            time.sleep(WAL_RETRY_MS / 1000)
 
 
 def _begin_sqlite(connection: Connection) -> None:
