@@ -98,7 +98,8 @@ async def until_refused(gateway: Running) -> None:
     """Connect until nobody listens any more: uvicorn looks at its flag ten times a second."""
     with contextlib.suppress(ConnectionRefusedError):
         while True:
-            (await gateway.connect())[1].close()
+            with contextlib.suppress(ConnectionResetError):  # it waited in the kernel's line when the door was closed
+                (await gateway.connect())[1].close()
             await asyncio.sleep(0.01)
 
 
