@@ -28,7 +28,7 @@ from pydantic_settings import (
 from conclave.gateway.experts import price_table
 from conclave.gateway.experts.egress import Allowed, Egress, search_domains, trust
 from conclave.gateway.policy.discover import FirstModel, Found, Offered, discover, first_model
-from conclave.gateway.policy.document import Part, PolicyDocument
+from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.load import (
     ENCODER,
     QUOTING,
@@ -42,6 +42,7 @@ from conclave.gateway.policy.load import (
     missing_keys,
     unknown_providers,
 )
+from conclave.gateway.policy.part import Part
 from conclave.gateway.policy.source import ConfigError, Loc, Problem, Source, dotted, read_source
 from conclave.gateway.policy.watch import Seen, look_at
 from conclave.gateway.telemetry.names import GenAINames

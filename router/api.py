@@ -5,7 +5,7 @@ replayed, and `next_step` needs nothing else.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,14 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Ask `expert`; `reason` says why it stands here (`category`, `unsure`, `named`, `fallback`, ...)."""
+    """Ask `expert`; `reason` says why it stands here (`category`, `unsure`, `named`, `fallback`, ...).
+
+    `on_trial`: its answer is held back whole, and judged before a word of it is shown.
+    """
 
     expert: str
     reason: str
+    on_trial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Outcome:
     param: str | None = None
     code: str | None = None
     retry_after_s: float | None = None
+    confidence: float | None = None  # of an answer on trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class Decision:
 
     `classification` is None where none was needed (a named expert, or routing switched off). `row` names the row of
     the policy's table that was used (a category, or `default`). `model_digest` is the classifier's artifact.
+    `expected` is each able expert's expected score, where the policy knows scores.
     """
 
     steps: tuple[Step, ...]
@@ -65,6 +71,7 @@ class Decision:
     row: str
     classification: Classification | None = None
     model_digest: str | None = None
+    expected: Mapping[str, float] = field(default_factory=dict)
 
 
 class NoStepLeft(Exception):

@@ -20,7 +20,7 @@ from benchmarks.gateway.mock import MODEL
 from benchmarks.gateway.ports import free_port
 from benchmarks.gateway.servers import TargetError
 from benchmarks.gateway.targets import CONCLAVE, ROOT, Target
-from conclave.gateway.policy.document import CATEGORIES
+from conclave.gateway.policy.part import CATEGORIES
 
 COMMAND: Final = (sys.executable, "-m", "conclave.gateway.cli")
 EXPERT: Final = "mock"

@@ -7,34 +7,16 @@ What one part says of another (a row that names an expert) is checked in `load.p
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Final, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Strict, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
 
 from conclave.gateway.experts.catalog import Capability, facts_of, whole
 from conclave.gateway.experts.litellm.request import EMBEDDING, PARAMETERS
+from conclave.gateway.policy.part import NAME, Category, ExpertName, Flag, Part, Row
+from conclave.gateway.policy.routing import Routing
 
-Category: TypeAlias = Literal[
-    "assistant_chat",
-    "code",
-    "creative_writing",
-    "finance_business",
-    "general_knowledge",
-    "humanities",
-    "law",
-    "logic_reasoning",
-    "math",
-    "medicine",
-    "multilingual",
-    "reading_extraction",
-    "science",
-    "social_science",
-]
-CATEGORIES: Final[tuple[str, ...]] = get_args(Category)  # what the shipped classifier knows
-VIRTUAL_MODELS: Final = ("auto", "auto:cheap", "auto:best")
-NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MODEL: Final = r"^[\x21-\x7e]{1,128}$"
 VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
 TAG: Final = r"^[a-z][a-z0-9_.-]{0,63}$"  # as access/tags.py takes them
@@ -87,12 +69,6 @@ def http_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _is_expert_name(value: str) -> str:
-    if value in VIRTUAL_MODELS:
-        raise ValueError(f"{value!r} is a virtual model's name")
-    return value
-
-
 def _sound_params(params: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """litellm takes hundreds of keywords, and some name an address, a file or a key: only those known here reach it."""
     for name, value in params.items():
@@ -114,33 +90,12 @@ def _known(names: Collection[str]) -> str:
 
 
 ParamName = Annotated[str, StringConstraints(pattern=PARAM)]
-ExpertName = Annotated[str, StringConstraints(pattern=NAME), AfterValidator(_is_expert_name)]
 ModelName = Annotated[str, StringConstraints(pattern=MODEL)]
 TagName = Annotated[str, StringConstraints(pattern=TAG)]
 TagValue = Annotated[str, StringConstraints(pattern=TAG_VALUE)]
 VariableName = Annotated[str, StringConstraints(pattern=VARIABLE)]
 Url = Annotated[str, AfterValidator(http_url)]
 Params = Annotated[dict[ParamName, JsonValue], AfterValidator(_sound_params)]
-Flag = Annotated[bool, Strict()]  # pydantic would take the words on and yes, and 1
-Row = Annotated[tuple[ExpertName, ...], Field(min_length=1)]
-
-
-class Part(BaseModel):
-    """A part of the configuration: frozen, no unknown keys, and a key without a value means its default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_empty(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        fields = cls.model_fields
-        return {
-            key: value
-            for key, value in data.items()
-            if value is not None or key not in fields or NoneType in get_args(fields[key].annotation)
-        }
 
 
 class Stages(Part):
@@ -348,6 +303,7 @@ class PolicyDocument(Part):
         default=(),
         description="The row for unsure questions and for categories that are not listed; empty: all models.",
     )
+    routing: Routing = Field(default_factory=Routing, description="How an expert is chosen beyond that.")
     aliases: dict[ModelName, ModelName] = Field(
         default_factory=dict, description="Names that callers use, and the model that each stands for."
     )

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from conclave.gateway.experts.egress import Allowed, Refused, check_url
-from conclave.gateway.policy.document import BUILT_IN, PATTERNS, VIRTUAL_MODELS, ExpertSettings, PolicyDocument
+from conclave.gateway.policy.document import BUILT_IN, PATTERNS, ExpertSettings, PolicyDocument
+from conclave.gateway.policy.part import VIRTUAL_MODELS
 from conclave.gateway.policy.source import Loc, Problem, dotted
 
 QUOTING: Final = "quoting"  # the names of the experts that are always there: this one answers,

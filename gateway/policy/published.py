@@ -8,7 +8,8 @@ from math import inf
 from conclave.gateway.experts.catalog import Facts, facts_of
 from conclave.gateway.experts.pool import Pool
 from conclave.gateway.policy.canonical import digest_of
-from conclave.gateway.policy.document import BUILT_IN, ExpertSettings, Limits, Part, PolicyDocument, TenantOverrides
+from conclave.gateway.policy.document import BUILT_IN, ExpertSettings, Limits, PolicyDocument, TenantOverrides
+from conclave.gateway.policy.part import Part
 from conclave.gateway.policy.rules import Candidate, Classify, Rules
 
 INPUT_SHARE = 0.75  # of a call's tokens, for one price out of two: prompts are about three times as long as answers

@@ -21,8 +21,9 @@ from conclave.gateway.errors import (
     Unsupported,
     UpstreamRejected,
 )
-from conclave.gateway.policy.document import VIRTUAL_MODELS, Limits, StageMode
+from conclave.gateway.policy.document import Limits, StageMode
 from conclave.gateway.policy.load import MANY, meant
+from conclave.gateway.policy.part import VIRTUAL_MODELS
 from conclave.gateway.trace import NO_HEADERS
 from conclave.router import api as router
 from conclave.safety.api import Origin, Segment

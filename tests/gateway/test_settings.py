@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from conclave.gateway.experts.providers import PROVIDERS
 from conclave.gateway.policy import schema
-from conclave.gateway.policy.document import CATEGORIES
+from conclave.gateway.policy.part import CATEGORIES
 from conclave.gateway.policy.source import ConfigError
 from conclave.gateway.settings import ConfigFile, load_settings
 

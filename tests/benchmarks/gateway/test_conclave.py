@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.gateway.conclave import EXPERT, settings
-from conclave.gateway.policy.document import CATEGORIES
+from conclave.gateway.policy.part import CATEGORIES
 from conclave.gateway.settings import load_settings
 
 

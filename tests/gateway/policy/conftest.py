@@ -7,8 +7,9 @@ import pytest
 
 from conclave.gateway.call import ModelRequest
 from conclave.gateway.experts.pool import Pool
-from conclave.gateway.policy.document import CATEGORIES, PolicyDocument
+from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.load import complete
+from conclave.gateway.policy.part import CATEGORIES
 from conclave.gateway.policy.published import Version
 from conclave.router.api import Classification
 

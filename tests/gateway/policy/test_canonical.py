@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conclave.gateway.policy.canonical import UnreadableError, canonical, digest_of, document_of, plain_of
-from conclave.gateway.policy.document import CATEGORIES, PolicyDocument
+from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.load import complete
+from conclave.gateway.policy.part import CATEGORIES
 
 EXPERT = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
 NAMES = ("a", "b", "c")

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from conclave.gateway.policy.cli import check_config, route
-from conclave.gateway.policy.document import CATEGORIES
+from conclave.gateway.policy.part import CATEGORIES
 
 FILE = """
 policy:

@@ -11,8 +11,9 @@ from conclave.gateway.call import ModelRequest, Operation
 from conclave.gateway.errors import Forbidden, Unsupported
 from conclave.gateway.experts.catalog import Capability
 from conclave.gateway.experts.pool import Pool
-from conclave.gateway.policy.document import CATEGORIES, VIRTUAL_MODELS, PolicyDocument
+from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.load import complete
+from conclave.gateway.policy.part import CATEGORIES, VIRTUAL_MODELS
 from conclave.gateway.policy.published import Version
 from conclave.router.api import Classification, Decision
 
