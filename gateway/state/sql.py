@@ -22,7 +22,7 @@ from conclave.gateway.state.tables import REVISION, changes, metadata
 
 BUSY_TIMEOUT_MS: Final = 5_000  # how long a writer waits for another process's writer
 WAL_RETRY_MS: Final = 20
-STATEMENT_ROWS: Final = 200  # of an insert: 17 values each, SQLite takes 32,766
+STATEMENT_ROWS: Final = (128, 64, 32, 16, 8, 4, 2, 1)  # of an insert: drivers keep what they compiled, 0.5 MB for 128
 CONNECT_S: Final = 5  # for the host to answer and PostgreSQL to let us in; libpq would wait for ever
 UNHEARD_MS: Final = 10_000  # what was sent and nobody acknowledged in this time: the host is gone (Linux: 15 minutes)
 MIGRATION_LOCK: Final = 0x636F6E63  # PostgreSQL advisory lock: "conc"
@@ -150,13 +150,16 @@ def keep_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, A
     """Insert the rows whose primary key is not there yet; a column that a row does not name is NULL.
 
     A statement takes many rows, because sqlite3 lets go of the interpreter's lock for each statement and must win it
-    back from a busy event loop.
+    back from a busy event loop. There are few sizes, because each is another statement that the driver keeps.
     """
     mark = "?" if connection.dialect.name == "sqlite" else "%s"
     names = [column.name for column in table.columns]
     one = f"({', '.join([mark] * len(names))})"
-    for start in range(0, len(rows), STATEMENT_ROWS):
-        part = rows[start : start + STATEMENT_ROWS]
+    start = 0
+    while start < len(rows):
+        size = next(size for size in STATEMENT_ROWS if size <= len(rows) - start)
+        part = rows[start : start + size]
+        start += size
         into, values = f"{table.name} ({', '.join(names)})", ", ".join([one] * len(part))
         statement = f"INSERT INTO {into} VALUES {values} ON CONFLICT DO NOTHING"  # noqa: S608  our own names only
         connection.exec_driver_sql(statement, tuple(row.get(name) for row in part for name in names))
