@@ -1,15 +1,19 @@
-"""What the rooms of `safety` share: where a piece of text came from.
+"""What the rooms of `safety` share: where a text came from, how it can be read, and what a check finds in it.
 
 A `Segment` is one part of a request with its origin. Origin, not wording, decides how far a text is trusted
 (Countermind, arXiv 2510.11837): the same sentence is an order from a user and mere data from a tool.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
+from typing import Final, Protocol
+
+WRITTEN: Final = "written"  # the name of the view that a segment's own text is
 
 
 class Origin(StrEnum):
-    """Who a text came from. SYSTEM and DEVELOPER are the application's words; TOOL and FILE are data, never orders."""
+    """Who a text came from. SYSTEM and DEVELOPER are the application's words; those in DATA are never orders."""
 
     SYSTEM = "system"
     DEVELOPER = "developer"
@@ -17,6 +21,9 @@ class Origin(StrEnum):
     ASSISTANT = "assistant"
     TOOL = "tool"
     FILE = "file"
+
+
+DATA: Final = frozenset({Origin.TOOL, Origin.FILE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +34,86 @@ class Segment:
     text: str
     folded: str
     place: str
+
+
+class Severity(IntEnum):
+    """How much harm a finding could do if it is right."""
+
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+
+
+class Action(IntEnum):
+    """What policy does about a finding, from the mildest on; the strictest of a request's actions counts."""
+
+    ALLOW = 0
+    ANNOTATE = 1
+    REDACT = 2
+    CONFIRM = 3
+    BLOCK = 4
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One way to read a segment: as written, folded, or decoded (`base64`, `rot13 in hex`).
+
+    `start` and `end` are what it was made from, as character positions in the segment's text.
+    """
+
+    segment: Segment
+    name: str
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a check saw in a segment. Policy, not the check, says what follows from it.
+
+    `kind` is a bounded label (`secret.aws_access_key`). `confidence` is within 0..1; 1 for a rule. `start` and `end`
+    are character positions in the segment's text as written: what redaction would cover. `evidence` is short and
+    never holds a whole secret; it is kept only where policy keeps text.
+    """
+
+    check: str
+    kind: str
+    severity: Severity
+    confidence: float
+    place: str
+    start: int
+    end: int
+    view: str = WRITTEN
+    evidence: str = ""
+    remedy: str = ""
+
+
+class Check(Protocol):
+    """One defence. Pure, linear in the size of the text, and bounded in what it returns.
+
+    `name` is its name in the policy. `origins` are those whose segments it reads. `decodes`: it reads every view of a
+    segment, not only the text as written.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def origins(self) -> frozenset[Origin]: ...
+    @property
+    def decodes(self) -> bool: ...
+
+    def inspect(self, view: View) -> Sequence[Finding]:
+        """What it finds in one view."""
+        ...
+
+
+class Detector(Check, Protocol):
+    """A learned check: says of any text how strongly it is what it looks for, 0..1; findings are those above
+    `threshold`.
+    """
+
+    @property
+    def threshold(self) -> float: ...
+
+    def score(self, text: str) -> float: ...

@@ -1,0 +1,131 @@
+"""Runs the checks of a policy over a request, in the order in which the policy lists them. One loop.
+
+The runner, not the check, applies `on_error` and `timeout_s`, and says which check failed or was late. What a check
+found in a text is remembered under a keyed hash of tenant, origin and text, so that a conversation that is sent again
+costs only its last turn. It never logs, counts or raises for what a check does.
+"""
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from conclave.safety.api import Action, Check, Finding, Segment, Severity, View
+from conclave.safety.verdict import OnError, Ran, Verdict
+
+REMEMBERED: Final = 4_096  # texts; with 3 checks and few findings about 2 MB
+MOST_FINDINGS: Final = 64  # of one check in one text: more say nothing new
+
+ViewsOf = Callable[[Segment], Sequence[View]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A check as policy uses it. With `observe` its findings are noted, and nothing follows from them."""
+
+    check: Check
+    action: Action
+    observe: bool = False
+    on_error: OnError = "block"
+    timeout_s: float = 1.0
+
+
+class Memo:
+    """What checks found in texts, the most recent ones. `key` keeps the hashes from being guessed."""
+
+    def __init__(self, key: bytes, *, size: int = REMEMBERED) -> None:
+        self._keyed = hashlib.blake2b(key=key, digest_size=16)
+        self._size = size
+        self._found: OrderedDict[bytes, tuple[Finding, ...]] = OrderedDict()
+
+    def name_of(self, rules: str, tenant: str, segment: Segment) -> bytes:
+        """The hash under which findings in this segment's text are remembered; `rules` names the checks' versions."""
+        hashed = self._keyed.copy()
+        for part in (rules, tenant, segment.origin):
+            hashed.update(part.encode("utf-8", "surrogatepass"))
+            hashed.update(b"\0")
+        hashed.update(segment.text.encode("utf-8", "surrogatepass"))
+        return hashed.digest()
+
+    def get(self, name: bytes) -> tuple[Finding, ...] | None:
+        """What was found, if it is still known."""
+        found = self._found.get(name)
+        if found is not None:
+            self._found.move_to_end(name)
+        return found
+
+    def put(self, name: bytes, found: tuple[Finding, ...]) -> None:
+        """Remember, and forget the oldest."""
+        self._found[name] = found
+        if len(self._found) > self._size:
+            self._found.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """The checks of one policy version. `version` names them and their artifacts: another version, other findings."""
+
+    rules: tuple[Rule, ...]
+    version: str
+    views_of: ViewsOf
+    memo: Memo
+    now_s: Callable[[], float] = time.perf_counter
+
+    def screen(self, segments: Iterable[Segment], *, tenant: str) -> Verdict:
+        """What the checks say of a request. Blocks for as long as they take; pure but for what is remembered."""
+        spent = dict.fromkeys((rule.check.name for rule in self.rules), 0.0)
+        errors: dict[str, str] = {}
+        found: list[Finding] = []
+        for segment in segments:
+            found += self._inspected(segment, tenant, spent, errors)
+        acts = {rule.check.name: rule for rule in self.rules if not rule.observe}
+        acted = tuple(one for one in found if one.check in acts)
+        action = max((acts[one.check].action for one in acted), default=Action.ALLOW)
+        ran = tuple(
+            Ran(name, ms=1e3 * spent[name], late=spent[name] > rule.timeout_s, error=errors.get(name))
+            for rule in self.rules
+            for name in (rule.check.name,)
+        )
+        return Verdict(action, tuple(found), acted, ran)
+
+    def _inspected(
+        self, segment: Segment, tenant: str, spent: dict[str, float], errors: dict[str, str]
+    ) -> tuple[Finding, ...]:
+        name = self.memo.name_of(self.version, tenant, segment)
+        known = self.memo.get(name)
+        if known is not None:
+            return tuple(replace(finding, place=segment.place) for finding in known)
+        views = self.views_of(segment)
+        found: list[Finding] = []
+        sound = True
+        for rule in self.rules:
+            if segment.origin not in rule.check.origins:
+                continue
+            started_s = self.now_s()
+            try:
+                for view in views if rule.check.decodes else views[:1]:
+                    found += rule.check.inspect(view)[:MOST_FINDINGS]
+            except Exception as error:  # noqa: BLE001  a check's own edge: policy says what its failure means
+                sound = False
+                errors[rule.check.name] = type(error).__name__
+                if rule.on_error == "block":
+                    found.append(_failure(rule.check.name, segment))
+            spent[rule.check.name] += self.now_s() - started_s
+        if sound:
+            self.memo.put(name, tuple(found))
+        return tuple(found)
+
+
+def _failure(check: str, segment: Segment) -> Finding:
+    """A check that could not look stands for what it might have found."""
+    return Finding(
+        check=check,
+        kind="check_failed",
+        severity=Severity.HIGH,
+        confidence=1.0,
+        place=segment.place,
+        start=0,
+        end=len(segment.text),
+    )
