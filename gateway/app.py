@@ -18,9 +18,11 @@ from conclave.gateway.access.room import Room
 from conclave.gateway.admin.app import create_admin_app
 from conclave.gateway.api import chat, completions, embeddings, headers, health, moderations, openapi
 from conclave.gateway.api.cors import Cors
+from conclave.gateway.api.feedback import Feedback
 from conclave.gateway.api.front import Front
 from conclave.gateway.api.models import Models
 from conclave.gateway.api.respond import Parse, Render, Respond, head_of
+from conclave.gateway.api.turnstile import Turnstile
 from conclave.gateway.errors import ConclaveError, Forbidden, InternalError, Refused
 from conclave.gateway.replica import Replica, open_replica
 from conclave.gateway.settings import Settings
@@ -113,6 +115,12 @@ def create_app(settings: Settings) -> FastAPI:
         name = request.path_params["model"]
         return await (of(request).kept(name) if request.method == "DELETE" else of(request).one(name))
 
+    async def feedback(request: Request) -> JSONResponse:
+        head = head_of(request.scope, front.proxies)
+        opened = replica()
+        taken = Feedback(opened.pipeline, opened.recorder, opened.calls, head, request_id=_id(request))
+        return await taken.take(request)
+
     async def described(request: Request) -> Response:
         about = headers.as_text(headers.request_headers(_id(request)))
         return Response(openapi.document(), media_type="application/json", headers=about)
@@ -125,8 +133,11 @@ def create_app(settings: Settings) -> FastAPI:
     }
     app = Door(calls, tracers=tracers, cors=front.cors, lifespan=lifespan)
     app.state.draining = False
+    if tracers is None:  # else each request has a span, and goes the whole way
+        app.state.turnstile = Turnstile(lambda: replica().pipeline.access, front, calls)
     app.add_api_route("/v1/models", models, methods=["GET"], response_model=None)
     app.add_api_route("/v1/models/{model:path}", model, methods=["GET", "DELETE"], response_model=None)
+    app.add_api_route("/v1/feedback", feedback, methods=["POST"], response_model=None)
     app.add_api_route("/openapi.json", described, methods=["GET"], response_model=None)
     app.include_router(health.routes(checks))
     app.add_exception_handler(ConclaveError, _refused)

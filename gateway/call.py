@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, TypeA
 
 import msgspec
 
-from conclave.gateway.errors import ConclaveError, DeadlineExceeded, ExpertFailed, Refused
+from conclave.gateway.errors import Blocked, ConclaveError, DeadlineExceeded, ExpertFailed, Refused
 from conclave.gateway.trace import NO_HEADERS, Trace
-from conclave.router.api import Decision, Outcome
-from conclave.safety.api import Segment
+from conclave.router.api import Decision, Outcome, Step
+from conclave.safety.api import Action, Segment
+from conclave.safety.verdict import NOTHING, Verdict
 
 if TYPE_CHECKING:
     from conclave.gateway.access.scope import Grant
     from conclave.gateway.experts.pool import Pool
+    from conclave.gateway.policy.asked import Asked
+    from conclave.gateway.policy.remembered import Thread
     from conclave.gateway.policy.rules import Rules
+    from conclave.gateway.policy.screening import Screened
     from conclave.gateway.reply import Reply
 
 # What is asked of an expert; also the path below its base URL, but for `chat`.
@@ -191,8 +195,13 @@ class Source(Protocol):
     async def read(self, *, max_bytes: int, timeout_s: float) -> bytes: ...
 
 
-def failed(error: ExpertFailed) -> Outcome:
+ACCEPTED: Final = Outcome(accepted=True)
+
+
+def failed(error: ExpertFailed | DeadlineExceeded) -> Outcome:
     """How a step ended that ended so."""
+    if isinstance(error, DeadlineExceeded):
+        return Outcome(accepted=False, error=error.message)
     return Outcome(
         accepted=False,
         error=error.message,
@@ -221,7 +230,11 @@ class Call:
     rules: "Rules | None" = None
     request: ModelRequest | None = None
     segments: tuple[Segment, ...] = ()
+    verdict: Verdict = NOTHING
+    thread: "Thread | None" = None
+    asked: "Asked | None" = None
     decision: Decision | None = None
+    step: Step | None = None  # that is taken now, or was the last
     reply: "Reply | None" = None
     experts: "Pool | None" = None
     stages: dict[str, float] = field(default_factory=dict)
@@ -242,6 +255,18 @@ class Call:
         return bool(self.outcomes) and self.outcomes[-1].accepted
 
     @property
+    def on_trial(self) -> bool:
+        """Whether the step that is taken now is a trial that has not been judged yet."""
+        return self.step is not None and self.step.on_trial and not self.answered
+
+    @property
+    def escalated(self) -> bool | None:
+        """Whether a second expert was asked because the first was unsure; None where none was on trial."""
+        if self.decision is None or not self.outcomes or not any(step.on_trial for step in self.decision.steps):
+            return None
+        return any(outcome.unsure for outcome in self.outcomes)
+
+    @property
     def shown(self) -> bool:
         """Whether the client has seen a word of an answer."""
         return self.reply is not None and self.reply.shown
@@ -250,12 +275,33 @@ class Call:
         """Note when a stage was left; it began when the one before it was left, the first when the call was opened."""
         self.stages[stage] = now_s
 
-    def tried(self, error: ExpertFailed | None = None) -> None:
-        """Note what the last attempt used and how it went."""
+    def heed(self, screened: "Screened") -> None:
+        """Take what the checks left of the request; raises Blocked if policy refuses it."""
+        self.verdict, self.request, self.segments = screened.verdict, screened.request, screened.segments
+        if self.verdict.action is Action.BLOCK:
+            kinds = ", ".join(self.verdict.reasons)
+            place = self.verdict.acted[0].place
+            raise Blocked(f"this request was refused ({kinds}); the incident is {self.id}", param=place)
+
+    def tried(self, error: ExpertFailed | DeadlineExceeded | None = None, outcome: Outcome = ACCEPTED) -> None:
+        """Note what the last attempt used and how it went.
+
+        Raises a DeadlineExceeded again, unless it ended a trial alone, or an answer that was on trial is there.
+        """
         assert self.reply is not None  # noqa: S101  for mypy: an expert was asked
+        if isinstance(error, DeadlineExceeded):
+            if not (self.on_trial or self.reply.spare):
+                raise error
+            self.attempts[-1].failure = "late"
         self.attempts[-1].usage = self.reply.spent(segment.text for segment in self.segments)
         self.attempts[-1].chunks = self.reply.chunks
-        self.outcomes.append(Outcome(accepted=True) if error is None else failed(error))
+        self.outcomes.append(outcome if error is None else failed(error))
+
+    def keep(self) -> None:
+        """Nobody did better than the answer on trial, although it was unsure: it is the one to show."""
+        assert self.reply is not None  # noqa: S101  for mypy: it has the answer
+        self.reply.recall()
+        self.outcomes.append(ACCEPTED)
 
     def end(self, now_s: float, error: BaseException | None = None) -> None:
         """Note when the call ended and what ended it; None if it was answered."""
@@ -284,12 +330,20 @@ class Call:
         """The `conclave` response object: which expert served the call, and why. Never user text."""
         decision, rules = self.decision, self.rules
         explained: dict[str, Any] = {"request_id": self.id}
-        if self.attempts:
-            explained["expert"] = self.attempts[-1].expert
+        if self.attempts and self.step is not None and not self.on_trial:
+            explained["expert"] = self.step.expert
         if decision is not None and decision.classification is not None:
             found = decision.classification
             explained |= {"category": found.category, "confidence": round(found.confidence, 4), "unsure": found.unsure}
         if decision is not None and rules is not None:
-            step = decision.steps[min(max(len(self.attempts) - 1, 0), len(decision.steps) - 1)]
+            step = self.step or decision.steps[0]
             explained |= {"reason": step.reason, "policy": rules.digest[:12]}
+            if (expected := decision.expected.get(step.expert)) is not None:
+                explained["expected"] = round(expected, 4)
+            if rules.arm is not None:
+                explained["arm"] = rules.arm
+        if (escalated := self.escalated) is not None:
+            explained["escalated"] = escalated
+        if self.verdict.acted:
+            explained["findings"] = list(self.verdict.reasons)
         return explained

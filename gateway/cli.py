@@ -23,7 +23,7 @@ COMMANDS: Final = {  # name: (where it is, its line in --help)
     "policy": ("conclave.gateway.policy.versions_cli:policy", "List, compare and roll back versions of the policy."),
     "keys": ("conclave.gateway.access.cli:keys", "Make, list, rotate and revoke API keys."),
     "audit": ("conclave.safety.audit.cli:audit", "Verify, read, export and prune the record of every call."),
-    "router": ("conclave.router.cli:router", "Train, evaluate and run the classifier."),
+    "router": ("conclave.gateway.policy.life_cli:router", "Train, measure and use the router; try a policy."),
     "moe": ("conclave.moe.cli:moe", "Serve a mixture-of-experts model as a local expert."),
     "migrate": ("conclave.gateway.cli:migrate", "Bring the state database up to date."),
     "version": ("conclave.gateway.cli:version", "Print the version."),

@@ -6,7 +6,9 @@
     │   ├── Unsupported            400  no expert in reach can do what was asked (tools, images, ...)
     │   ├── Unauthenticated        401  no key, an unknown, expired or revoked one
     │   ├── Forbidden              403  the key's scope does not reach that far
+    │   ├── Blocked                403  a defence of the policy found something in the request
     │   ├── UnknownModel           404
+    │   ├── UnknownCall            404  there is no such call, or it is somebody else's
     │   ├── RequestTimeout         408  the body did not arrive in time
     │   ├── TooLarge               413
     │   ├── RateLimited            429  carries an honest retry-after
@@ -72,9 +74,20 @@ class Forbidden(Refused):
     code = "forbidden"
 
 
+class Blocked(Refused):
+    status = 403
+    type = "permission_error"
+    code = "blocked_by_policy"
+
+
 class UnknownModel(Refused):
     status = 404
     code = "model_not_found"
+
+
+class UnknownCall(Refused):
+    status = 404
+    code = "request_not_found"
 
 
 class RequestTimeout(Refused):
@@ -148,6 +161,7 @@ FAILURE_KINDS = frozenset(
         "cut",  # the connection ended before the answer did
         "malformed",  # bytes that are no chat.completion
         "error_event",  # an error object inside the stream
+        "late",  # too slow or too large for an answer on trial, or time was up and an answer on trial was there
         "rejected",  # the upstream calls the request itself invalid (final)
         "breaker_open",  # not tried: too many failures just now
         "no_deployment",  # every deployment cools down

@@ -8,17 +8,19 @@ answers as for streams.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from dataclasses import dataclass, field
+from typing import Final, TypeVar, TypeVarTuple
 
 from conclave.gateway.access.admission import Access
 from conclave.gateway.call import END, Call, Chunk
-from conclave.gateway.errors import ExpertFailed
+from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
 from conclave.gateway.policy.published import Published
+from conclave.gateway.policy.remembered import Conversations
 from conclave.gateway.reply import Reply
 
 IN_TURN_BYTES: Final = 256 * 1024  # a body up to this is read within a few milliseconds
-In = TypeVar("In")
+SCREENING: Final = 16  # times as long as reading, at most
+In = TypeVarTuple("In")
 Out = TypeVar("Out")
 
 
@@ -29,31 +31,39 @@ class Pipeline:
     record: Callable[[Call], None]  # (9) one append to the journal
     digest_key: bytes  # keys the digests of what was said, in the record
     now_s: Callable[[], float] = time.monotonic
+    conversations: Conversations = field(default_factory=Conversations)
 
     async def answer(self, call: Call) -> AsyncGenerator[Chunk, None]:
         """Yield what the client may see, then END; raise a ConclaveError; leave one record, however it ends."""
         try:
             await self._prepare(call)  # (1)-(4)
-            assert call.rules and call.request and call.decision and call.grant and call.reply and call.experts  # noqa: S101, PT018  set by _prepare
+            assert call.rules and call.request and call.thread and call.decision  # noqa: S101, PT018  set by _prepare
+            assert call.grant and call.reply and call.experts  # noqa: S101, PT018  as these
             while not call.answered:
-                step = call.rules.next_step(  # raises if none is left
+                step = call.step = call.rules.next_step(  # raises if none is left
                     call.decision, call.outcomes, shown=call.shown, resumable=call.reply.resumable
                 )
+                if step.kept:  # what was said on trial, and not sure enough, is better than nothing
+                    call.keep()
+                    continue
                 prompt = call.rules.compose(call.request, step, so_far=call.reply.so_far, headers=call.onward)
-                call.reply.begin(prefilled=prompt.prefilled)
+                call.reply.begin(prefilled=prompt.prefilled, on_trial=step.on_trial, added=prompt.added)
+                until_s = call.rules.until_s(step, call.grant.deadline_s, now_s=self.now_s())
                 try:
-                    with call.experts.open(step.expert, prompt, deadline_s=call.grant.deadline_s) as upstream:  # (7)
+                    with call.experts.open(step.expert, prompt, deadline_s=until_s) as upstream:  # (7)
                         call.attempts.append(upstream.attempt)
                         async for chunk in upstream:  # data, SILENCE after 10 s without
                             for out in call.reply.feed(chunk):
                                 yield out
-                        last = call.reply.finish(call.explain())  # an answer without a word is a failure
-                except ExpertFailed as error:
+                        call.reply.complete()  # an answer without a word is a failure
+                except (ExpertFailed, DeadlineExceeded) as error:
                     call.tried(error)
                     continue
-                call.tried()
-                for out in last:
-                    yield out
+                call.tried(outcome=call.rules.judge(step, call.reply.heard))  # a trial may be unsure
+            last = call.reply.finish(call.explain())
+            self.conversations.note(call.thread, step.expert, call.reply.call_ids)
+            for out in last:
+                yield out
             call.end(self.now_s())
         except BaseException as error:  # refused, failed, out of time, client gone: the record says which
             call.end(self.now_s(), error)
@@ -73,11 +83,16 @@ class Pipeline:
         call.request = await _apart(len(body), call.parse, body)
         call.segments = await _apart(len(body), rules.read, call.request)  # (2)
         call.passed("boundary", self.now_s())
-        call.decision = rules.decide(call.request, call.segments, call.grant.scope)  # (4)
+        call.heed(await _apart(SCREENING * len(body), rules.screen, call.request, call.segments, call.grant.tenant))
+        call.passed("detect", self.now_s())  # (3) raises Blocked
+        call.rules = rules = rules.for_conversation(call.grant.tenant, call.request, call.segments)
+        call.thread = self.conversations.of(call.grant.tenant, call.request, call.segments)  # (4)
+        call.asked = rules.asked(call.request, call.segments, call.grant.scope, call.thread)
+        call.decision = rules.choose(call.asked)
         call.passed("route", self.now_s())
-        call.reply = Reply(call.request, digest_key=self.digest_key)
+        call.reply = Reply(call.request, digest_key=self.digest_key, now_s=self.now_s)
 
 
-async def _apart(size_bytes: int, work: Callable[[In], Out], value: In) -> Out:
-    """`work(value)`; for a large body in a thread, because others are waiting for the event loop."""
-    return await asyncio.to_thread(work, value) if size_bytes > IN_TURN_BYTES else work(value)
+async def _apart(size_bytes: int, work: Callable[[*In], Out], *values: *In) -> Out:
+    """`work(*values)`; for a large body in a thread, because others are waiting for the event loop."""
+    return await asyncio.to_thread(work, *values) if size_bytes > IN_TURN_BYTES else work(*values)

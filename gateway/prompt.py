@@ -1,7 +1,8 @@
 """The sole builder of what an expert is sent.
 
 An expert gets the client's request as it was written, less what is Conclave's own: the `conclave` extension and the
-model name, which each deployment puts in for itself. An expert that continues another's answer gets that answer, too.
+model name, which each deployment puts in for itself. An expert that continues another's answer gets that answer, too,
+and one on trial the wish to hear how sure it is.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from conclave.gateway.call import ModelRequest, Operation
 from conclave.gateway.trace import NO_HEADERS
 
 OURS: Final = frozenset({"conclave", "model"})
+NOTHING: Final[Mapping[str, Any]] = {}
 COMPLETIONS_ONLY: Final = frozenset({"prompt", "suffix", "echo", "best_of", "logprobs"})
 CHARS_PER_TOKEN: Final = 4  # of English text: what is left of the client's own limit, roughly
 GO_ON: Final = (
@@ -26,7 +28,8 @@ class Prompt:
     """A body of the OpenAI API without its model; `stream` says which kind of answer the upstream must give.
 
     `headers` go along to the upstream: where the call stands in a distributed trace. `prefilled` says that the body
-    ends with the beginning of the answer, as the expert's own words.
+    ends with the beginning of the answer, as the expert's own words. `added` are the fields that the client did not
+    ask for.
     """
 
     body: Mapping[str, Any]
@@ -34,28 +37,37 @@ class Prompt:
     operation: Operation = "chat"
     headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
     prefilled: bool = False
+    added: frozenset[str] = frozenset()
 
 
-def compose(
+def compose(  # noqa: PLR0913  each a separate fact of the step, all keyword-only but the request
     request: ModelRequest,
     *,
     so_far: str = "",
     prefills: bool = False,
     as_chat: bool = False,
+    beside: Mapping[str, Any] = NOTHING,
     headers: Mapping[str, str] = NO_HEADERS,
 ) -> Prompt:
     """The prompt of a request; unknown fields go on to the expert.
 
     `so_far` is the beginning of an answer that the expert has to continue: as its own last words if it `prefills`
     (vLLM, SGLang), else because it is asked to. `as_chat` asks for a text completion as a chat with one message.
+    `beside` are fields that the gateway puts in for itself.
     """
     body = {key: value for key, value in request.body.items() if key not in OURS}
     if as_chat:
         return Prompt(_one_message(body), stream=request.stream, headers=headers)
     if so_far:
         body = _continuing(body, so_far, prefills=prefills)
-    prefilled = bool(so_far) and prefills
-    return Prompt(body, stream=request.stream, operation=request.operation, headers=headers, prefilled=prefilled)
+    return Prompt(
+        {**body, **beside},
+        stream=request.stream,
+        operation=request.operation,
+        headers=headers,
+        prefilled=bool(so_far) and prefills,
+        added=frozenset(beside),
+    )
 
 
 def _one_message(body: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from conclave.gateway.access.room import Room
 from conclave.gateway.errors import Unavailable
 from conclave.gateway.experts.litellm import runtime
 from conclave.gateway.experts.openai_http import HttpSessions
+from conclave.gateway.followers.calls import KnownCalls
 from conclave.gateway.followers.runner import FollowerThread
 from conclave.gateway.followers.spans import Spans
 from conclave.gateway.pipeline import Pipeline
@@ -26,7 +27,8 @@ from conclave.gateway.policy.document import ExpertSettings
 from conclave.gateway.policy.hot import HotPolicy, Makings
 from conclave.gateway.policy.meter import PolicyMeter
 from conclave.gateway.policy.opening import Opener
-from conclave.gateway.policy.published import Published
+from conclave.gateway.policy.published import Published, Version
+from conclave.gateway.policy.screening import made
 from conclave.gateway.record import Recorder
 from conclave.gateway.settings import ServerSettings, Settings
 from conclave.gateway.state.counters import LocalCounters
@@ -59,6 +61,7 @@ class Replica:
     journal: "Journal"
     registry: "CollectorRegistry"
     policy: HotPolicy
+    calls: KnownCalls
     tracers: "TracerProvider | None" = None  # of the spans of HTTP requests
 
     def checks(self) -> dict[str, str]:
@@ -111,7 +114,9 @@ async def open_replica(settings: Settings, room: Room) -> AsyncIterator[Replica]
         if any(expert.kind == "litellm" for expert in hot.published.current.document.experts.values()):
             runtime.shared().begin()  # in a thread, 4 s: the first call need not wait for it
         pipeline = Pipeline(access=access, policy=hot.published, record=recorder, digest_key=digest_key)
-        yield Replica(pipeline, recorder, keys, journal, registry, hot, spans.provider if spans is not None else None)
+        calls = KnownCalls(database, recorder.tenant_of)
+        tracers = spans.provider if spans is not None else None
+        yield Replica(pipeline, recorder, keys, journal, registry, hot, calls, tracers)
 
 
 def _open_database(server: ServerSettings) -> "Database":
@@ -148,7 +153,10 @@ def _begin_policy(
     from conclave.gateway.policy.store import PolicyStore  # noqa: PLC0415  SQLAlchemy
 
     meter = PolicyMeter(registry)
-    return HotPolicy(settings, Makings(PolicyStore(database), opener, meter, router.classify, router.digest))
+    store = PolicyStore(database)
+    return HotPolicy(
+        settings, Makings(store, opener, meter, router.classify, router.digest, teach=router.taught, checks=made)
+    )
 
 
 def _open_journal(server: ServerSettings) -> "tuple[Journal, bytes]":
@@ -187,12 +195,22 @@ def _followers(
     """Who reads the journal later; `registry` is what `/metrics` shows."""
     from conclave.gateway.followers.audit_table import AuditTable  # noqa: PLC0415  SQLAlchemy
     from conclave.gateway.followers.counters import CallCounters  # noqa: PLC0415
+    from conclave.gateway.followers.feedback_table import FeedbackTable  # noqa: PLC0415
+    from conclave.gateway.followers.shadow import ShadowScores  # noqa: PLC0415
+    from conclave.gateway.policy.past import PastVersions  # noqa: PLC0415
+    from conclave.gateway.policy.store import PolicyStore  # noqa: PLC0415
 
     def tags() -> Mapping[str, tuple[str, ...]]:
         return policy.current.document.tags
 
+    past = PastVersions(PolicyStore(database))
+
+    def version(digest: str) -> Version | None:
+        return policy.current if policy.current.digest == digest else past.find(digest)
+
     metrics = chosen(settings.server.telemetry.gen_ai_metrics)
-    return [AuditTable(database), CallCounters(registry, providers=Providers(policy), tags=tags, metrics=metrics)]
+    counters = CallCounters(registry, providers=Providers(policy), tags=tags, metrics=metrics)
+    return [AuditTable(database), counters, FeedbackTable(database), ShadowScores(database, version)]
 
 
 def _open_exports(server: ServerSettings, registry: "CollectorRegistry", stack: AsyncExitStack) -> "SpanExport | None":

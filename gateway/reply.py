@@ -2,11 +2,13 @@
 
 Decides when a chunk may leave: the opening (a role delta without text) waits, so that another expert can still take
 over unseen, and so does the closing (finish reason, usage), so that the last chunk carries the `conclave` object. If an
-expert fails after its first word, `begin` makes the next one continue under the same identity. Never asks anybody.
+expert fails after its first word, `begin` makes the next one continue under the same identity. An answer on trial waits
+whole; the client hears meanwhile that somebody is at work. Never asks anybody.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,9 +17,13 @@ from conclave.gateway import tokens
 from conclave.gateway.call import SILENCE, Chunk, ModelRequest, Usage
 from conclave.gateway.errors import ExpertFailed
 from conclave.gateway.seam import Seam
+from conclave.gateway.trial import Trial
+from conclave.router.gates.cascade import Heard
 
 IDENTITY: Final = ("id", "object", "created", "model")  # the fields that every chunk of a stream repeats
 HOLDS: Final = {"embeddings": "data", "moderations": "results"}  # what an answer is a list of; else `choices`
+KEEP_ALIVE_S: Final = 10.0  # of silence towards the client, as upstreams have it
+MOST_CALLS: Final = 16  # of an answer's tool calls, whose ids are remembered
 MOST_SKIPPED: Final = 3  # unreadable events of one answer that are passed over; an expert that sends more is broken
 
 
@@ -36,9 +42,14 @@ class Reply:
         "_holds",
         "_identity",
         "_keep_text",
+        "_now_s",
+        "_quiet_since_s",
         "_seam",
+        "_spare",
         "_text",
+        "_trial",
         "begun",
+        "call_ids",
         "chunks",
         "finish_reason",
         "model",
@@ -49,13 +60,16 @@ class Reply:
         "usage",
     )
 
-    def __init__(self, request: ModelRequest, *, digest_key: bytes) -> None:
+    def __init__(
+        self, request: ModelRequest, *, digest_key: bytes, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self.stream = request.stream
         self.begun = False
         self.shown = False
         self.shown_bytes = 0
         self.skipped_events = 0
         self.chunks = 0  # of the attempt that answers now
+        self.call_ids: list[str] = []  # of the tool calls in it
         self.usage = Usage()
         self.finish_reason: str | None = None
         self.model: str | None = None
@@ -68,6 +82,10 @@ class Reply:
         self._text: list[str] = []  # the content that was shown
         self._before = 0  # how many of these pieces other attempts had said
         self._seam: Seam | None = None  # while a second expert continues
+        self._trial: Trial | None = None  # while an answer is on trial
+        self._spare: Trial | None = None  # an answer that was whole, but unsure
+        self._now_s = now_s
+        self._quiet_since_s = 0.0
 
     @property
     def digest(self) -> str:
@@ -90,27 +108,47 @@ class Reply:
         """Whether another expert could continue what was shown."""
         return self._keep_text
 
+    @property
+    def heard(self) -> Heard | None:
+        """Of an answer on trial, what there is to judge by."""
+        return self._trial.heard if self._trial is not None else None
+
+    @property
+    def spare(self) -> bool:
+        """Whether an unsure answer could be shown in place of none."""
+        return self._spare is not None and not self.shown
+
     def spent(self, prompt: Iterable[str]) -> Usage:
         """What this attempt used: as its expert said, or estimated if it failed before it said so."""
-        said = "".join(self._text[self._before :])
+        said = "".join(self._text[self._before :] if self._trial is None else self._trial.heard.answers)
         if self.usage != Usage() or not said:
             return self.usage
         return Usage(sum(map(tokens.count, prompt)), tokens.count(said), estimated=True)
 
-    def begin(self, *, prefilled: bool = False) -> None:
+    def begin(self, *, prefilled: bool = False, on_trial: bool = False, added: Collection[str] = ()) -> None:
         """The next expert begins: from nothing or, if a word was shown, where that broke off.
 
-        What was held of the one before is forgotten. One that got the text as its own last words (`prefilled`) repeats
-        nothing of it.
+        What was held of the one before is forgotten, but for a whole answer on trial: it is spare. One that got the
+        text as its own last words (`prefilled`) repeats nothing of it. `on_trial`: nothing is shown before `finish`;
+        `added` are the fields of the request that the gateway put in.
         """
         self._held.clear()
+        self._trial = Trial(added) if on_trial else None
+        self._quiet_since_s = self._now_s()
         self.usage, self.finish_reason, self.model, self.skipped_events = Usage(), None, None, 0
         self.chunks = 0
+        self.call_ids = []
         if self.shown:
             self._before = len(self._text)
             self._seam = Seam("" if prefilled else self.so_far)
         else:
             self._identity = {}
+
+    def recall(self) -> None:
+        """Nobody did better than the answer that was unsure: it is the one to finish."""
+        spare = self._spare
+        self.begin()
+        self._trial = spare
 
     def feed(self, chunk: Chunk) -> Sequence[Chunk]:
         """What may be shown now, in order. Raises ExpertFailed for what is no part of an answer.
@@ -118,8 +156,7 @@ class Reply:
         Once a word was shown, a few unreadable events are passed over (`skipped_events`): one of them ends no stream.
         """
         if chunk is SILENCE:
-            self.begun = True
-            return (chunk,)
+            return self._keep_alive()
         self.chunks += 1
         try:
             choices = self._read(chunk)
@@ -132,7 +169,15 @@ class Reply:
             self.usage = Usage.of(chunk.event["usage"])
             if self._absorb_usage and not choices:
                 return ()
+        if self._trial is not None:
+            self._trial.take(chunk)
+            return self._keep_alive() if self._now_s() - self._quiet_since_s >= KEEP_ALIVE_S else ()
+        return self._pass(chunk, choices)
+
+    def _pass(self, chunk: Chunk, choices: list[dict[str, Any]]) -> Sequence[Chunk]:
         closing = self._note_finish(choices)
+        for choice in choices:
+            self._note_calls(choice.get("delta") or choice.get("message"))
         if not self._identity:
             self._identity = {name: chunk.event[name] for name in IDENTITY if name in chunk.event}
         if self.model is None:
@@ -144,21 +189,41 @@ class Reply:
             return ()
         return self._release(chunk)
 
-    def finish(self, explained: Mapping[str, Any]) -> Sequence[Chunk]:
-        """All that was held, the `conclave` object in its last chunk. Raises ExpertFailed if nothing ever came."""
+    def complete(self) -> None:
+        """The expert has said all. Raises ExpertFailed if that was nothing."""
+        if self._trial is not None:
+            if self._trial.empty:
+                raise ExpertFailed("the expert ended without an answer", kind="cut")
+            self._spare = self._trial
+            return
         if self._seam is not None and (rest := self._seam.finish()):
             self._held.insert(0, self._said(rest))
         if not self._held:
             if not self.shown or (self._seam is not None and len(self._text) == self._before):
                 raise ExpertFailed("the expert ended without an answer", kind="cut")
             self._held.append(Chunk(msgspec.json.encode({**self._identity, "choices": []})))
+
+    def finish(self, explained: Mapping[str, Any]) -> Sequence[Chunk]:
+        """All that was held of a complete answer, the `conclave` object in its last chunk."""
+        said: list[Chunk] = []
+        if self._trial is not None:
+            for chunk in self._trial.answer():
+                said += self._pass(chunk, chunk.event["choices"])
+            self._trial = self._spare = None
+            if not self._held:
+                self._held.append(Chunk(msgspec.json.encode({**self._identity, "choices": []})))
         if self._seam is not None:
             explained = {**explained, "continued": True}
         if self.skipped_events:
             explained = {**explained, "skipped_events": self.skipped_events}
         self._keep_text = False  # nobody continues it any more
         last = self._held.pop()
-        return self._release(_spliced(last, explained))
+        return [*said, *self._release(_spliced(last, explained))]
+
+    def _keep_alive(self) -> Sequence[Chunk]:
+        self.begun = True
+        self._quiet_since_s = self._now_s()
+        return (SILENCE,)
 
     def _read(self, chunk: Chunk) -> list[dict[str, Any]]:
         """The choices of a chunk, or what stands for them in answers of other operations."""
@@ -175,6 +240,12 @@ class Reply:
         if reasons:
             self.finish_reason = str(reasons[-1])
         return bool(reasons) or not self.stream
+
+    def _note_calls(self, said: object) -> None:
+        calls = said.get("tool_calls") if isinstance(said, dict) else None
+        for call in calls if isinstance(calls, list) else ():
+            if isinstance(call, dict) and isinstance(name := call.get("id"), str) and len(self.call_ids) < MOST_CALLS:
+                self.call_ids.append(name)
 
     def _continue(self, chunk: Chunk, *, closing: bool) -> Sequence[Chunk]:
         """A continuing expert's chunk as if the first one had sent it: its identity, no role, nothing said twice."""

@@ -4,9 +4,6 @@ Start: both ports are bound before anything is opened, so that a taken one is sa
 readiness fails at once; for the delay new calls are still served, each answer asking its client to connect elsewhere;
 then the data plane accepts nobody new and closes idle connections, running answers may finish within the grace time,
 what is left is cut and recorded, then the control plane and the lifespan close. A second signal cuts at once.
-
-uvicorn has no limit on how long a request's head may take (0.54: `timeout_keep_alive` ends with its first byte), so
-`Connection` adds one, and one on its size.
 """
 
 import asyncio
@@ -17,24 +14,19 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-import msgspec
 import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Scope
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from conclave.gateway.api import headers
-from conclave.gateway.corked import LEAST_BYTES, UNREAD_S, Corked
-from conclave.gateway.errors import Refused
+from conclave.gateway.connection import Connection, Turnstile
 
 KEEP_ALIVE_S: Final = 75  # longer than clients keep an idle connection, so that they close it, not we
 BACKLOG: Final = 2048
 ACCEPTS: Final = 128  # new connections in one turn of the event loop
-HEAD_BYTES: Final = 64 * 1024
 CLOSING_S: Final = 2.0  # of the grace time, kept for cutting what is left, its records, and closing
 
 GC_THRESHOLDS: Final = (20_000, 20, 20)  # Python's 700, 10, 10 means a collection with every call
@@ -106,6 +98,7 @@ class Server:
             async with lifespan_of(self._app):
                 closing_s = min(CLOSING_S, doors.grace_s / 2)
                 self._data = _Plane(self._app, grace_s=doors.grace_s - closing_s, settle_s=closing_s / 2)
+                self._data.pass_through(getattr(self._app.state, "turnstile", None))
                 admin = _Plane(self._app.state.admin, grace_s=closing_s / 4, settle_s=closing_s / 4)
                 async with admin.open(admin_door), self._data.open(door):
                     _settle_heap()
@@ -161,6 +154,10 @@ class _Plane(uvicorn.Server):
         self._up = asyncio.Event()
         self._acceptors: list[Acceptor] = []
         self._settle_s = settle_s
+
+    def pass_through(self, turnstile: Turnstile | None) -> None:
+        """Ask this one before anything is made for a request."""
+        self._connections.turnstile = turnstile
 
     def part(self) -> None:
         """From now on each answer is the last of its connection, and says so."""
@@ -240,164 +237,6 @@ class Acceptor:
         self._loop.remove_reader(self._door)
         self._door.close()
         await asyncio.gather(*self._opening, return_exceptions=True)
-
-
-class Untold(int):
-    """The length of an answer that ends with its connection: no size is too much for it, and any end is its end."""
-
-    def __lt__(self, size: object) -> bool:
-        return False
-
-    def __ne__(self, size: object) -> bool:
-        return False
-
-    def __sub__(self, size: int) -> "Untold":
-        return self
-
-    __hash__ = int.__hash__
-    __eq__ = int.__eq__
-
-
-class Connection(HttpToolsProtocol):
-    """An HTTP/1.1 connection whose next request's head must be whole within `head_s`, and small.
-
-    A refusal answers before its request's body is whole. The rest is read away, then the connection goes on (or closes,
-    as was said); what does not end within `drain_s` and `drain_bytes` is hung up on, without a second answer.
-    """
-
-    head_s: ClassVar = 10.0
-    drain_s: ClassVar = 30.0
-    drain_bytes: ClassVar = 64 * 1024 * 1024
-    unread_s: ClassVar = UNREAD_S
-    least_bytes: ClassVar = LEAST_BYTES
-    parting: ClassVar = False
-    _late: asyncio.TimerHandle | None = None
-    _head_bytes = 0
-    _drained_bytes = 0
-    _in_body = False
-    _closes = False
-    _corked: Corked
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
-        self._corked = Corked(
-            transport,
-            self.loop,
-            stays_open=self._stays_open,
-            unread_s=self.unread_s,
-            least_bytes=self.least_bytes,
-        )
-        self.transport = self._corked  # type: ignore[assignment]  # a transport to those who write
-        self._late = self.loop.call_later(self.head_s, self._too_late)
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        self._in_body = True
-        if self.parser.get_http_version() == "1.0":  # it knows no chunks
-            self.cycle.chunked_encoding = False
-            self.cycle.expected_content_length = Untold()
-        if self.parting:
-            self.cycle.keep_alive = False
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._in_body = False
-        if self._closes:
-            self.transport.close()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._corked.must_be_read()
-        if self._is_draining:
-            self._unset_keepalive_if_required()
-            self._drained_bytes = 0
-            self._late = self.loop.call_later(self.drain_s, self._too_late)
-
-    @property
-    def _is_draining(self) -> bool:
-        """Whether what comes in is the rest of a body whose answer is whole."""
-        return self._in_body and self.cycle.response_complete
-
-    def _stays_open(self) -> bool:
-        """Asked when the connection is to be closed: not yet, while its client is still sending."""
-        self._closes = self._is_draining
-        return self._closes
-
-    def data_received(self, data: bytes) -> None:
-        draining = self._is_draining
-        super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:  # a request is being served
-            self._no_longer_late()
-            return
-        if draining:
-            self._drained(len(data))
-            return
-        self._head_bytes += len(data)
-        if self._late is None:
-            self._late = self.loop.call_later(self.head_s, self._too_late)
-        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(b"431 Request Header Fields Too Large", "the request's headers are too large")
-
-    def _drained(self, size: int) -> None:
-        if not self._in_body:  # it is over, so the connection is kept as after any answer
-            self._no_longer_late()
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-            return
-        self._drained_bytes += size
-        if self._drained_bytes > self.drain_bytes:
-            self._hang_up()
-
-    def _hang_up(self) -> None:
-        self._in_body = False
-        self.transport.close()
-
-    def shutdown(self) -> None:
-        """As uvicorn's, but the end of the process waits for no body that nobody wants."""
-        if self._is_draining:
-            self._hang_up()
-        else:
-            super().shutdown()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._no_longer_late()
-        super().connection_lost(exc)
-        self._corked.forget()
-
-    def send_400_response(self, msg: str) -> None:
-        """As uvicorn's, in the form that clients of this API read."""
-        self._refuse(b"400 Bad Request", msg)
-
-    def _no_longer_late(self) -> None:
-        self._head_bytes = 0
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-
-    def _too_late(self) -> None:
-        self._late = None
-        if self.transport.is_closing():
-            return
-        if self._is_draining:
-            self._hang_up()
-        elif self._head_bytes:
-            self._refuse(b"408 Request Timeout", "the request's headers did not arrive in time")
-        else:
-            self.transport.close()
-
-    def _refuse(self, status: bytes, message: str) -> None:
-        """Answer by itself and close; where an answer has begun, a second one would be read as part of it."""
-        cycle = self.cycle
-        begun = cycle is not None and cycle.response_started and (self._in_body or not cycle.response_complete)
-        if not begun and not self.pipeline:
-            error = Refused(message)
-            body = msgspec.json.encode(error.envelope())
-            about = [headers.PLAIN, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-            about += headers.request_headers(headers.new_id()) + headers.error_headers(error)
-            lines = b"".join(b"%b: %b\r\n" % field for field in about)
-            self.transport.write(b"HTTP/1.1 %b\r\n%b\r\n%b" % (status, lines, body))
-        self._hang_up()
 
 
 @asynccontextmanager

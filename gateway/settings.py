@@ -27,8 +27,10 @@ from pydantic_settings import (
 
 from conclave.gateway.experts import price_table
 from conclave.gateway.experts.egress import Allowed, Egress, search_domains, trust
+from conclave.gateway.policy import table
 from conclave.gateway.policy.discover import FirstModel, Found, Offered, discover, first_model
 from conclave.gateway.policy.document import PolicyDocument
+from conclave.gateway.policy.expecting import unusable_heads
 from conclave.gateway.policy.load import (
     ENCODER,
     QUOTING,
@@ -42,6 +44,7 @@ from conclave.gateway.policy.load import (
     missing_keys,
     unknown_providers,
 )
+from conclave.gateway.policy.own import untaught
 from conclave.gateway.policy.part import Part
 from conclave.gateway.policy.source import ConfigError, Loc, Problem, Source, dotted, read_source
 from conclave.gateway.policy.watch import Seen, look_at
@@ -287,10 +290,14 @@ def _read(path: Path | None, overrides: Mapping[str, Any], offered: Mapping[str,
         problems += _no_ca(server.egress.ca_file, _where_server(source, overrides))
     if server is not None and policy is not None:
         problems += forbidden_addresses(policy, server.egress.open(trusted).allowed, source.where)
+    if policy is not None and not problems:
+        problems += [*table.problems(policy, source.where), *unusable_heads(policy, source.where)]
+        problems += untaught(policy.routing.own_categories, source.where)
     if problems or server is None or policy is None:
         raise ConfigError(tuple(sorted(dict.fromkeys(problems), key=_line)))
     unknown = unknown_providers(policy, price_table.providers, source.where)
-    hints = (*found.notes, *unknown, *missing_keys(policy, os.environ, source.where))
+    unused = table.unused_scores(policy, source.where)
+    hints = (*found.notes, *unknown, *unused, *missing_keys(policy, os.environ, source.where))
     return Settings(
         server=server,
         policy=policy,

@@ -13,7 +13,12 @@ HEAVY = frozenset({"faiss", "httpx", "litellm", "sqlalchemy", "torch", "transfor
 LAZY = (
     "gateway/access/key_table.py",
     "gateway/followers/audit_table.py",
+    "gateway/followers/feedback_table.py",
+    "gateway/followers/reached.py",
+    "gateway/followers/shadow.py",
+    "gateway/policy/kept_calls.py",
     "gateway/policy/store.py",
+    "gateway/policy/trial_report.py",
     "gateway/state/migrations/",
     "gateway/state/sql.py",
     "gateway/state/tables.py",

@@ -5,7 +5,7 @@ replayed, and `next_step` needs nothing else.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,14 @@ class Classification:
 class Step:
     """Ask `expert`; `reason` says why it stands here (`category`, `unsure`, `named`, `fallback`, ...).
 
-    `on_trial`: its answer is held back whole, and judged before a word of it is shown.
+    `on_trial`: its answer is held back whole, and judged before a word of it is shown. `kept`: ask nobody, and show
+    what `expert` said on trial: it was unsure, but it is all there is.
     """
 
     expert: str
     reason: str
     on_trial: bool = False
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class Outcome:
     """How a step ended. A step that failed says why in `error`, and perhaps when to come back (`retry_after_s`).
 
     `rejected` means that the expert found the request itself wrong, in `param` and with `code`; `final` that every
-    other expert would find so too (a context that is too long may fit elsewhere).
+    other expert would find so too (a context that is too long may fit elsewhere). `unsure`: the step's answer was on
+    trial and is not good enough; `confidence` is what `evidence` says of an answer on trial.
     """
 
     accepted: bool
@@ -54,7 +57,32 @@ class Outcome:
     param: str | None = None
     code: str | None = None
     retry_after_s: float | None = None
-    confidence: float | None = None  # of an answer on trial
+    unsure: bool = False
+    confidence: float | None = None
+    evidence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one of the user's turns said for the category of the last: its weight, and how it was classified."""
+
+    weight: float
+    category: str
+    unsure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What a call takes from the conversation that it stands in.
+
+    `before` is the expert that answered there last, if that is known. `open_loop`: tools that an expert called have not
+    been spoken about since; only that expert can go on. `turns` are those that the category follows from, the last one
+    first; none where the last one says enough by itself.
+    """
+
+    before: str | None = None
+    open_loop: bool = False
+    turns: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +111,20 @@ def next_step(decision: Decision, outcomes: Sequence[Outcome], *, shown: bool = 
 
     Falling back is open while another expert could do better: until the client has seen a word (`shown`) and, if what
     it saw is `resumable`, after that, too. An answer that has begun is worth one more try by the expert that stands
-    last.
+    last. After an answer on trial that was unsure, one more expert is asked; if that one fails, the unsure answer is
+    kept: it is better than none. What an expert on trial finds wrong with a request is not final: it was asked for
+    more than the client asked for.
     """
     taken = len(outcomes)
-    if (shown and not resumable) or (outcomes and outcomes[-1].final):
+    doubted = next((place for place, outcome in enumerate(outcomes) if outcome.unsure), None)
+    if doubted is not None and not shown and (taken > doubted + 1 or taken >= len(decision.steps)):
+        return Step(decision.steps[doubted].expert, "kept", kept=True)
+    on_trial = 0 < taken <= len(decision.steps) and decision.steps[taken - 1].on_trial
+    if (shown and not resumable) or (outcomes and outcomes[-1].final and not on_trial):
         raise NoStepLeft
     if taken < len(decision.steps):
-        return decision.steps[taken]
+        step = decision.steps[taken]
+        return replace(step, reason="fallback") if step.reason == "escalated" and doubted is None else step
     if shown and taken == len(decision.steps):
         return Step(decision.steps[-1].expert, "resume")
     raise NoStepLeft

@@ -7,7 +7,8 @@ is the policy's business.
 
 import hashlib
 import math
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from conclave.router.api import Classification
+from conclave.router.conformal import credible
 from conclave.router.encoder import ARTIFACTS, ENCODER_FILES, StaticEncoder, excerpt, mapped
 from conclave.router.features import FEATURES, code_space, codes, evidence, surface
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from conclave.router.categories import OwnCategories
     from conclave.router.explain import Explanation
 
 CLASSIFIER_FILES: Final = ("classifier.safetensors", "classifier.json")
@@ -33,7 +36,10 @@ class Head(msgspec.Struct, frozen=True):
     categories: tuple[str, ...]
     features: str
     temperature: float
+    curve: tuple[tuple[float, float], ...]  # the winner's probability, and how often such winners were right
+    unit: float  # what a step of the codes' weights is worth
     threshold: float  # below this confidence a classification is `unsure`
+    floor: float  # a category that reaches it is credible, see conformal.py
     trained_on: dict[str, str]  # file -> SHA-256
 
 
@@ -41,7 +47,8 @@ class Head(msgspec.Struct, frozen=True):
 class Weights:
     """The linear model: one column a category."""
 
-    codes: "NDArray[np.float16]"  # [codes, categories]
+    codes: "NDArray[np.int16]"  # [codes, categories], in steps: their sums are exact in any order
+    unit: float  # of such a step
     vector: "NDArray[np.float32]"  # [256, categories]
     surface: "NDArray[np.float32]"  # [measures, categories]
     bias: "NDArray[np.float32]"  # [categories]
@@ -60,12 +67,15 @@ class Reading:
 class Router:
     """The classifier; `load` reads the shipped one. Thread-safe: nothing but the encoder's memo changes."""
 
-    __slots__ = ("_head", "_weights", "digest", "encoder")
+    __slots__ = ("_background", "_head", "_weights", "digest", "encoder")
 
-    def __init__(self, encoder: StaticEncoder, head: Head, weights: Weights, *, digest: str) -> None:
+    def __init__(
+        self, encoder: StaticEncoder, head: Head, weights: Weights, *, background: "NDArray[np.float16]", digest: str
+    ) -> None:
         self.encoder = encoder
         self._head = head
         self._weights = weights
+        self._background = background  # [texts, 256], of all categories
         self.digest = digest
 
     @classmethod
@@ -79,8 +89,11 @@ class Router:
         tensors = load_file(folder / CLASSIFIER_FILES[0])
         if head.features != FEATURES or len(tensors["codes"]) != code_space(encoder.vocabulary):
             raise ValueError(f"the classifier in {folder} was made for features {head.features!r}, not {FEATURES!r}")
-        tensors["codes"] = mapped(folder / CLASSIFIER_FILES[0], "codes")
-        return cls(encoder, head, Weights(**tensors), digest=artifacts_digest(folder))
+        tensors["codes"] = mapped(folder / CLASSIFIER_FILES[0], "codes", "I16")
+        background = tensors.pop("background")
+        return cls(
+            encoder, head, Weights(**tensors, unit=head.unit), background=background, digest=artifacts_digest(folder)
+        )
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -96,6 +109,16 @@ class Router:
     def temperature(self) -> float:
         """What the scores are divided by before they become probabilities."""
         return self._head.temperature
+
+    @property
+    def floor(self) -> float:
+        """The probability from which a category is credible."""
+        return self._head.floor
+
+    @property
+    def background(self) -> "NDArray[np.float16]":
+        """Vectors of texts of all shipped categories, [texts, 256]: what a new category is told apart from."""
+        return self._background
 
     @property
     def weights(self) -> Weights:
@@ -115,6 +138,16 @@ class Router:
         """The categories of many texts: the same bits as one by one."""
         return [self.classify(text) for text in texts]
 
+    def credible(self, found: Classification) -> tuple[str, ...]:
+        """The categories that hold the right one nine times in ten, on average over sources never seen."""
+        return credible(found.probabilities, self._head.floor)
+
+    def taught(self, examples: Mapping[str, Sequence[str]]) -> "OwnCategories":
+        """This classifier with categories of the user's own; raises ValueError for examples that teach nothing."""
+        from conclave.router.categories import OwnCategories  # noqa: PLC0415  only where a policy has some
+
+        return OwnCategories.taught(self, examples)
+
     def explain(self, text: str) -> "Explanation":
         """The category of one text with its strongest cues."""
         from conclave.router.explain import explain  # noqa: PLC0415  for people; no call needs it
@@ -127,10 +160,11 @@ class Router:
 
         text = excerpt(text)
         ids = self.encoder.tokens.ids(text)
+        tokens = np.array(ids, dtype=np.int64)
         return Reading(
             ids=ids,
-            codes=codes(ids, self.encoder.vocabulary),
-            vector=self.encoder.pool(ids),
+            codes=codes(tokens, self.encoder.vocabulary),
+            vector=self.encoder.pool(tokens),
             surface=np.array(surface(text, ids), dtype=np.float32),
         )
 
@@ -141,25 +175,45 @@ class Router:
         weights = self._weights
         scores = weights.bias + reading.vector @ weights.vector + reading.surface @ weights.surface  # [categories]
         if len(reading.codes):
-            lexical = weights.codes.take(reading.codes, axis=0).astype(np.float32).sum(axis=0)  # [categories]
-            scores += lexical * np.float32(evidence(len(reading.codes)))
+            steps = np.add.reduce(weights.codes.take(reading.codes, axis=0), axis=0, dtype=np.int32)  # [categories]
+            scores += steps * np.float32(weights.unit * evidence(len(reading.codes)))
         found: list[float] = scores.tolist()
         return found
 
 
 def decide(head: Head, logits: list[float]) -> Classification:
-    """Softmax over the calibrated scores, in double precision."""
+    """Softmax over the scores, in double precision; then the winner gets what the curve says, the others the rest."""
     top = max(logits)
     powers = [math.exp(logit - top) for logit in logits]
     total = math.fsum(powers)
-    probabilities = {category: power / total for category, power in zip(head.categories, powers, strict=True)}
-    confidence = 1.0 / total
+    place = logits.index(top)
+    others = total - 1.0  # the winner's power is 1
+    confidence = corrected(1.0 / total, head.curve)
+    if others > 0:
+        second = max(power for number, power in enumerate(powers) if number != place)
+        confidence = max(confidence, second / (others + second))  # the winner stays the winner
+        share = (1.0 - confidence) / others
+    else:
+        confidence, share = 1.0, 0.0
+    shares = [power * share for power in powers]
+    shares[place] = confidence
     return Classification(
-        category=head.categories[logits.index(top)],
+        category=head.categories[place],
         confidence=confidence,
         unsure=confidence < head.threshold,
-        probabilities=probabilities,
+        probabilities=dict(zip(head.categories, shares, strict=True)),
     )
+
+
+def corrected(confidence: float, curve: Sequence[tuple[float, float]]) -> float:
+    """The value of the curve, straight between its points and level beyond them."""
+    place = bisect_right(curve, (confidence, math.inf))
+    if place == 0:
+        return curve[0][1]
+    if place == len(curve):
+        return curve[-1][1]
+    (left, low), (right, high) = curve[place - 1 : place + 1]
+    return low + (high - low) * (confidence - left) / (right - left)
 
 
 def artifacts_digest(folder: Path | None = None) -> str:

@@ -5,15 +5,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, TYPE_CHECKING, Final, cast
 
 import click
 
 from conclave.router.api import Classification
 
+if TYPE_CHECKING:
+    from conclave.router.outcomes import Graded
+
 DATA: Final = "CONCLAVE_DATA"
-TRAIN_EXTRA: Final = ("scipy", "threadpoolctl")
+TRAIN_EXTRA: Final = ("numba", "threadpoolctl")
 _folder = click.Path(exists=True, file_okay=False, path_type=Path)
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group()
@@ -38,7 +42,7 @@ def classify(file: str, field: str) -> None:
     model = Router.load()
     out = sys.stdout.buffer
     bad = 0
-    with _lines(file) as lines:
+    with lines_of(file) as lines:
         for number, line in enumerate(tqdm(lines, unit=" rows", disable=None, file=sys.stderr), start=1):
             if not line.strip():
                 continue
@@ -49,7 +53,7 @@ def classify(file: str, field: str) -> None:
                 bad += 1
                 click.echo(f"{file}: line {number}: {error}", err=True)
                 continue
-            out.write(msgspec.json.encode(as_row(name, model.classify(text))) + b"\n")
+            out.write(msgspec.json.encode(as_row(name, found := model.classify(text), model.credible(found))) + b"\n")
     if bad:
         click.echo(f"{bad} bad row{'s' if bad > 1 else ''} skipped", err=True)
         sys.exit(1)
@@ -86,6 +90,88 @@ def train(data: Path, out: Path | None) -> None:
             f"{error.name} is not installed: run `make install EXTRAS=train` in the repository"
         ) from error
     run(data, out or ARTIFACTS, say=lambda line: click.echo(line, err=True))
+
+
+@router.command()
+@click.option(
+    "--outcomes", "files", multiple=True, required=True, type=_file, help="Outcome rows, .jsonl or .jsonl.gz."
+)
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where the head goes.")
+@click.option("--apart", is_flag=True, help="For questions of subjects that the outcomes lack: trust topics less.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+def fit(files: tuple[Path, ...], out: Path, *, apart: bool, as_json: bool) -> None:
+    """Make the policy's `routing.scores` and a quality head from outcome data, and say whether routing pays.
+
+    A row is {"prompt", "scores": {expert: 0..1}}, with "category", "subset", "dataset", "id" and "cost" if known;
+    experts by the policy's names. Files with bad rows are refused, every bad row is named, and the exit status is 1.
+    """
+    import msgspec  # noqa: PLC0415
+
+    rows = _outcomes(files)
+    with _train_extra():
+        from conclave.router.evaluate.fitted import fit_to, lay_out  # noqa: PLC0415
+
+        try:
+            found = fit_to(rows, files, out, apart=apart, say=lambda line: click.echo(line, err=True))
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
+    click.echo(msgspec.json.encode(found).decode() if as_json else lay_out(found))
+
+
+@router.command()
+@click.option("--data", envvar=DATA, required=True, type=_folder, help=f"Folder of category_train; or {DATA}.")
+@click.option("--outcomes", "files", multiple=True, type=_file, help="Outcome rows. Default: the data folder's.")
+@click.option("--splits", default="", metavar="NAMES", help="Of 5-fold,leave-subjects-out,leave-dataset-out.")
+@click.option("--rows", default=0, type=click.IntRange(min=0), help="At most so many of each pool; 0: all.")
+@click.option("--charts", type=click.Path(file_okay=False, path_type=Path), help="A folder for a chart of each result.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+def benchmark(  # noqa: PLR0913  one parameter an option
+    data: Path, files: tuple[Path, ...], splits: str, rows: int, charts: Path | None, *, as_json: bool
+) -> None:
+    """Compare ways to choose an expert on real outcomes: best single, maps, the learned head, the oracle."""
+    import msgspec  # noqa: PLC0415
+
+    with _train_extra():
+        from conclave.router.evaluate.benchmark import benchmark as run  # noqa: PLC0415
+        from conclave.router.evaluate.lines import draw, lay_out  # noqa: PLC0415
+        from conclave.router.evaluate.pools import SPLITS, file_pools, folder_pools  # noqa: PLC0415
+
+    wanted = [name.strip() for name in splits.split(",") if name.strip()] or list(SPLITS)
+    if unknown := [name for name in wanted if name not in SPLITS]:
+        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(SPLITS)}", param_hint="--splits")
+    try:
+        pools = [pool for file in files for pool in file_pools(file)] if files else list(folder_pools(data))
+        found = run(pools, data, splits=wanted, rows=rows, say=lambda line: click.echo(line, err=True))
+    except (ValueError, FileNotFoundError) as error:
+        raise click.ClickException(str(error)) from error
+    if charts is not None:
+        for result in found.results:
+            click.echo(f"chart: {draw(result, charts)}", err=True)
+    click.echo(msgspec.json.encode(found).decode() if as_json else lay_out(found))
+
+
+def _outcomes(files: tuple[Path, ...]) -> "list[Graded]":
+    from conclave.router.outcomes import BadRows, read_outcomes  # noqa: PLC0415
+
+    try:
+        return read_outcomes(files)
+    except BadRows as error:
+        click.echo(str(error), err=True)
+        click.echo(f"{error.total} bad row{'s' if error.total > 1 else ''}: nothing was made", err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _train_extra() -> Iterator[None]:
+    """Turns a missing library of the `train` extra into what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TRAIN_EXTRA:
+            raise
+        raise click.ClickException(
+            f"{error.name} is not installed: run `make install EXTRAS=train` in the repository"
+        ) from error
 
 
 def read_row(line: bytes) -> dict[str, object]:
@@ -126,19 +212,20 @@ def id_of(row: dict[str, object], number: int) -> object:
         raise ValueError("'id' cannot be written as JSON in UTF-8") from None
 
 
-def as_row(name: object, found: Classification) -> dict[str, object]:
+def as_row(name: object, found: Classification, credible: tuple[str, ...]) -> dict[str, object]:
     """What `classify` writes for a row."""
     return {
         "id": name,
         "category": found.category,
         "confidence": found.confidence,
         "unsure": found.unsure,
+        "credible": credible,
         "probabilities": found.probabilities,
     }
 
 
 @contextmanager
-def _lines(file: str) -> Iterator[IO[bytes]]:
+def lines_of(file: str) -> Iterator[IO[bytes]]:
     if file == "-":
         yield sys.stdin.buffer
         return

@@ -9,7 +9,7 @@ long text only its head and its tail are read.
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -134,23 +134,23 @@ class StaticEncoder:
             vectors[row] = self.pool(self.tokens.ids(excerpt(text)))
         return vectors
 
-    def pool(self, ids: Sequence[int]) -> "NDArray[np.float32]":
+    def pool(self, ids: "Sequence[int] | NDArray[np.int64]") -> "NDArray[np.float32]":
         """The vector of one text's token ids, [256] fp32."""
         import numpy as np  # noqa: PLC0415
 
-        if not ids:
+        if not len(ids):
             return np.zeros(self.dimensions, dtype=np.float32)
         total = np.add.reduce(self._shifted(ids), axis=0) * np.float32(RESCALE)  # [256]
         length = np.sqrt(total.dot(total))
         vector: NDArray[np.float32] = total / length if length > 0 else total
         return vector
 
-    def token_vectors(self, ids: Sequence[int]) -> "NDArray[np.float32]":
+    def token_vectors(self, ids: "Sequence[int] | NDArray[np.int64]") -> "NDArray[np.float32]":
         """The tokens' own vectors, [tokens, 256] fp32; their sum, normalised, is the text's."""
         vectors: NDArray[np.float32] = self._shifted(ids) * RESCALE
         return vectors
 
-    def _shifted(self, ids: Sequence[int]) -> "NDArray[np.float32]":
+    def _shifted(self, ids: "Sequence[int] | NDArray[np.int64]") -> "NDArray[np.float32]":
         """The tokens' vectors times 2^-112.
 
         numpy turns half into single floats one by one (100 us for 440 bytes of text). Shifting the bits of a half to
@@ -164,17 +164,18 @@ class StaticEncoder:
         return bits.view(np.float32)
 
 
-def mapped(file: Path, tensor: str) -> "NDArray[np.float16]":
-    """A half-float tensor of a safetensors file where it lies: replicas share its pages, and only those used are read.
+def mapped(file: Path, tensor: str, kind: str = "F16") -> "NDArray[Any]":
+    """A tensor of a safetensors file where it lies: replicas share its pages, and only those used are read.
 
-    Raises ValueError if there is none of that name and type.
+    `kind` is F16 or I16. Raises ValueError if there is none of that name and type.
     """
     import numpy as np  # noqa: PLC0415
 
     with file.open("rb") as opened:
         size = int.from_bytes(opened.read(8), "little")
         about = msgspec.json.decode(opened.read(size)).get(tensor, {})
-    if about.get("dtype") != "F16":
-        raise ValueError(f"{file} has no half-float tensor {tensor!r}")
+    if about.get("dtype") != kind:
+        raise ValueError(f"{file} has no tensor {tensor!r} of type {kind}")
     start, _ = about["data_offsets"]
-    return np.asarray(np.memmap(file, np.float16, mode="r", offset=8 + size + start, shape=tuple(about["shape"])))
+    numbers = np.dtype({"F16": np.float16, "I16": np.int16}[kind])
+    return np.asarray(np.memmap(file, numbers, mode="r", offset=8 + size + start, shape=tuple(about["shape"])))

@@ -23,7 +23,10 @@ CUES: Final = 10
 
 
 class Cue(NamedTuple):
-    """What was seen, and what it adds to the winner's log-odds against the runner-up (negative: it speaks against)."""
+    """What was seen, and what it adds to the winner's log-odds against the runner-up (negative: it speaks against).
+
+    Of the odds as the scores have them, before the winner's probability is corrected by the curve.
+    """
 
     cue: str
     weight: float
@@ -62,13 +65,13 @@ def _shares(router: "Router", reading: "Reading", first: int, second: int) -> It
     tokens = np.array(ids, dtype=np.int64)
     vocabulary, words = router.encoder.vocabulary, _words(router.encoder.tokens.strings(ids))
     codes = weights.codes[:, [first, second]].astype(np.float32)
-    lexical = (codes[:, 0] - codes[:, 1]) * evidence(len(reading.codes))
+    lexical = (codes[:, 0] - codes[:, 1]) * (weights.unit * evidence(len(reading.codes)))
     direction = weights.vector[:, first] - weights.vector[:, second]
     for word, share in zip(words, _token_shares(router, ids, lexical, direction), strict=True):
         yield f"“{word}”", share
     neighbours = pairwise(words)
     named = [f"“{left} {right}”" if left != right else f"“{left}”" for left, right in neighbours]
-    opening, closing = ends(ids, vocabulary)
+    opening, closing = (found.tolist() for found in ends(tokens, vocabulary))
     named += [f"begins with “{word}”" for word in words[: len(opening)]]
     named += [f"ends with “{word}”" for word in words[-len(closing) :]]
     every = [*pairs(tokens, vocabulary).tolist(), *opening, *closing]

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FEATURES: Final = "tokens+pairs+ends+surface/1"
-PAIR_BUCKETS: Final = 1 << 17  # collisions of pairs: 1 in 5 at 30,000 frequent ones
+FEATURES: Final = "tokens+pairs+ends+surface/2"
+PAIR_BUCKETS: Final = 1 << 17  # a power of two, as below; collisions of pairs: 1 in 5 at 30,000 frequent ones
 END_BUCKETS: Final = 1 << 13
 END_TOKENS: Final = 6  # an instruction opens a prompt or closes it
 FEW_CODES: Final = 8  # a text of one word must not be as sure as a sentence
@@ -33,13 +33,11 @@ _CODE_MARKS: Final = b"{}[]();=<>_\\/|&#"
 _MATHEMATICS: Final = b"+*^=%"
 
 
-def codes(ids: Sequence[int], vocabulary: int) -> "NDArray[np.int64]":
-    """Distinct lexical features of a text's token ids, sorted; tokens first, then pairs, then both ends."""
+def codes(tokens: "NDArray[np.int64]", vocabulary: int) -> "NDArray[np.int64]":
+    """Distinct lexical features of a text's tokens, sorted; tokens first, then pairs, then both ends."""
     import numpy as np  # noqa: PLC0415
 
-    opening, closing = ends(ids, vocabulary)
-    singles = np.array([*ids, *opening, *closing], dtype=np.int64)
-    every = np.concatenate((singles, pairs(singles[: len(ids)], vocabulary)))
+    every = np.concatenate((tokens, pairs(tokens, vocabulary), *ends(tokens, vocabulary)))
     every.sort()
     keep = np.ones(len(every), dtype=bool)
     np.not_equal(every[1:], every[:-1], out=keep[1:])
@@ -48,14 +46,14 @@ def codes(ids: Sequence[int], vocabulary: int) -> "NDArray[np.int64]":
 
 def pairs(tokens: "NDArray[np.int64]", vocabulary: int) -> "NDArray[np.int64]":
     """Codes of neighbouring tokens, [tokens - 1]."""
-    return ((tokens[:-1] * 1_000_003 + tokens[1:] * 8191) >> 3) % PAIR_BUCKETS + vocabulary
+    return ((tokens[:-1] * 1_000_003 + tokens[1:] * 8191 >> 3) & PAIR_BUCKETS - 1) + vocabulary
 
 
-def ends(ids: Sequence[int], vocabulary: int) -> tuple[list[int], list[int]]:
+def ends(tokens: "NDArray[np.int64]", vocabulary: int) -> tuple["NDArray[np.int64]", "NDArray[np.int64]"]:
     """Codes of the first and of the last `END_TOKENS` tokens."""
     start = vocabulary + PAIR_BUCKETS
-    opening = [(token * 2 * 2_654_435_761 >> 7) % END_BUCKETS + start for token in ids[:END_TOKENS]]
-    closing = [((token * 2 + 1) * 2_654_435_761 >> 7) % END_BUCKETS + start for token in ids[-END_TOKENS:]]
+    opening = (tokens[:END_TOKENS] * 2 * 2_654_435_761 >> 7 & END_BUCKETS - 1) + start
+    closing = ((tokens[-END_TOKENS:] * 2 + 1) * 2_654_435_761 >> 7 & END_BUCKETS - 1) + start
     return opening, closing
 
 

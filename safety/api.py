@@ -50,8 +50,7 @@ class Action(IntEnum):
     ALLOW = 0
     ANNOTATE = 1
     REDACT = 2
-    CONFIRM = 3
-    BLOCK = 4
+    BLOCK = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,10 @@ class Runner:
     memo: Memo
     now_s: Callable[[], float] = time.perf_counter
 
+    def action_of(self, finding: Finding) -> Action:
+        """What policy does about a finding."""
+        return next(rule.action for rule in self.rules if rule.check.name == finding.check)
+
     def screen(self, segments: Iterable[Segment], *, tenant: str) -> Verdict:
         """What the checks say of a request. Blocks for as long as they take; pure but for what is remembered."""
         spent = dict.fromkeys((rule.check.name for rule in self.rules), 0.0)

@@ -17,7 +17,8 @@ from conclave.gateway.errors import InvalidRequest
 HEADER: Final = "x-conclave-tags"
 EXTENSION: Final = "conclave"  # the field of a body that is Conclave's own
 IN_BODY: Final = f"{EXTENSION}.tags"
-KNOWN: Final = ("tags",)  # the keys of that field
+KNOWN: Final = ("tags", "conversation")  # the keys of that field
+CONVERSATION_CHARS: Final = 256  # of a conversation's name
 MOST: Final = 8
 MOST_CHARS: Final = 64  # of a key that is not known, in the answer
 NAME: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
@@ -38,6 +39,7 @@ def tagged(parse: Parse, header: str | None) -> Parse:
         own = request.body.get(EXTENSION)
         if isinstance(own, dict):
             _check_known(own)
+            _check_conversation(own.get("conversation"))
         if header is None and (not isinstance(own, dict) or own.get("tags") is None):
             return request
         extension = own if isinstance(own, dict) else {}
@@ -57,6 +59,14 @@ def _check_known(extension: Mapping[str, Any]) -> None:
             words = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(KNOWN)}"
             shown = name[:MOST_CHARS]
             raise InvalidRequest(f"unknown key {shown!r} in {EXTENSION}; {words}", param=f"{EXTENSION}.{shown}")
+
+
+def _check_conversation(name: Any) -> None:
+    """What the client calls the conversation; the record keeps a keyed digest of it."""
+    if name is None or (isinstance(name, str) and 0 < len(name) <= CONVERSATION_CHARS):
+        return
+    words = f"conclave.conversation must be a string of 1 to {CONVERSATION_CHARS} characters"
+    raise InvalidRequest(words, param=f"{EXTENSION}.conversation")
 
 
 def tags_of(request: ModelRequest) -> Mapping[str, str]:

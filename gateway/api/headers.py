@@ -12,13 +12,15 @@ from conclave.gateway.errors import ConclaveError
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 PLAIN: Final = (b"content-type", b"application/json")
+CLOSE: Final = (b"connection", b"close")
 STREAM: Final[Headers] = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+FINDINGS_CHARS: Final = 256  # kinds of findings are ours, and short
 EXPLAINED: Final = {
-    key: f"x-conclave-{key}".encode() for key in ("expert", "category", "confidence", "reason", "policy")
+    key: f"x-conclave-{key}".encode() for key in ("expert", "category", "confidence", "reason", "policy", "escalated")
 }
 
 
@@ -37,9 +39,17 @@ def call_headers(call: Call) -> Headers:
     headers = request_headers(call.id, call.grant.rate if call.grant is not None else None)
     explained = call.explain()
     headers += [
-        (name, str(explained[key]).encode("latin-1", "replace")) for key, name in EXPLAINED.items() if key in explained
+        (name, _written(explained[key]).encode("latin-1", "replace"))
+        for key, name in EXPLAINED.items()
+        if key in explained
     ]
+    if call.verdict.acted:
+        headers.append((b"x-conclave-findings", ",".join(call.verdict.reasons)[:FINDINGS_CHARS].encode()))
     return headers
+
+
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def request_headers(request_id: str, rate: RateState | None = None) -> Headers:
@@ -66,6 +76,11 @@ def error_headers(error: ConclaveError) -> Headers:
     if error.status == 401:  # noqa: PLR2004  an HTTP status
         headers.append((b"www-authenticate", b"Bearer"))
     return headers
+
+
+def message(line: bytes, headers: Headers, body: bytes) -> bytes:
+    """A whole answer as it stands on the wire; `line` is its status line."""
+    return b"%b%b\r\n%b" % (line, b"".join([b"%b: %b\r\n" % field for field in headers]), body)
 
 
 def as_text(headers: Headers) -> dict[str, str]:

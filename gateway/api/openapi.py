@@ -31,6 +31,13 @@ CALL_REFUSALS: Final = {
     "502": "No expert could answer.",
     "504": "The call's time was up.",
 }
+FEEDBACK_REFUSALS: Final = {
+    **REFUSALS,
+    "400": "The request is wrong; `param` names the field.",
+    "404": "There is no such call of this key's tenant.",
+    "408": "The body did not arrive in time.",
+    "413": "The body is too large.",
+}
 TAGS: Final = {
     "name": tags.HEADER,
     "in": "header",
@@ -78,6 +85,7 @@ def _paths() -> dict[str, Any]:
             "get": _plain("retrieveModel", "One of them.", ref("Model"), REFUSALS | NO_MODEL),
             "delete": _plain("deleteModel", "Deletes nothing, and says so.", ref("Deleted"), REFUSALS | NO_MODEL),
         },
+        "/v1/feedback": {"post": _feedback()},
         "/livez": {"get": _open("livez", "This process answers.", ref("Live"))},
         "/readyz": {"get": _open("readyz", "It can serve a call.", ref("Ready"), {"503": unready})},
         "/openapi.json": {"get": _open("openapi", "This document.", {"type": "object"})},
@@ -92,6 +100,11 @@ def _call(name: str, body: str, answer: str, *, streams: bool = False) -> dict[s
         about["responses"]["200"]["content"]["text/event-stream"] = {}  # OpenAPI 3.1 cannot say what an event holds
     sent = {"required": True, "content": {JSON: {"schema": ref(body)}}}
     return {"parameters": [TAGS], "post": {**about, "requestBody": sent}}
+
+
+def _feedback() -> dict[str, Any]:
+    about = _plain("createFeedback", "What was said, as it is kept.", ref("Feedback"), FEEDBACK_REFUSALS)
+    return {**about, "requestBody": {"required": True, "content": {JSON: {"schema": ref("FeedbackBody")}}}}
 
 
 def _open(name: str, about: str, answer: dict[str, Any], more: dict[str, Any] | None = None) -> dict[str, Any]:

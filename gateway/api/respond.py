@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from typing import Final, TypeAlias
 
 import msgspec
@@ -23,8 +22,9 @@ from conclave.gateway.access.proxies import Proxies
 from conclave.gateway.api import headers
 from conclave.gateway.api.cors import Cors
 from conclave.gateway.api.front import Front
+from conclave.gateway.api.turnstile import Turnstile
 from conclave.gateway.call import END, SILENCE, Call, Chunk, ClientGone, ModelRequest
-from conclave.gateway.errors import ConclaveError, InternalError, Overloaded, RequestTimeout, TooLarge, Unavailable
+from conclave.gateway.errors import ConclaveError, InternalError, RequestTimeout, TooLarge, Unavailable
 from conclave.gateway.pipeline import Pipeline
 from conclave.gateway.trace import Trace, passed_on
 
@@ -160,9 +160,12 @@ class Respond:
         self._parse = parse
         self._render = render
         self._front = front or Front()
+        self._turnstile = Turnstile(lambda: pipeline().access, self._front, ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._front.room.full and await self._turned_away(scope, send):
+        if self._turnstile.closed and (refusal := self._turnstile.refusal(scope["headers"])) is not None:
+            await send({"type": "http.response.start", "status": refusal.status, "headers": refusal.about})
+            await send({"type": "http.response.body", "body": refusal.body})
             return
         client = Client(scope, receive, self._front)
         parse = tags.tagged(self._parse, client.head.tags)
@@ -184,30 +187,6 @@ class Respond:
             await answer.fail(InternalError("an error of the gateway's own; its log has it under the request id"))
         finally:
             client.end()
-
-    async def _turned_away(self, scope: Scope, send: Send) -> bool:
-        """Answer 429 before anything is opened: an overloaded gateway must be able to say no for next to nothing.
-
-        Who has no good key goes the usual way, and is counted there.
-        """
-        found = dict(scope["headers"])
-        tenant = self._pipeline().access.tenant_of(found.get(b"authorization", b"").decode("latin-1"))
-        error = self._front.room.turn_away(tenant) if tenant is not None else None
-        if error is None:
-            return False
-        body = _envelope(error.message)
-        about = [headers.PLAIN, (b"content-length", b"%d" % len(body)), *headers.error_headers(error)]
-        about += headers.request_headers(headers.new_id())
-        if self._front.cors:
-            about += self._front.cors.headers(found[b"origin"].decode("latin-1") if b"origin" in found else None)
-        await send({"type": "http.response.start", "status": error.status, "headers": about})
-        await send({"type": "http.response.body", "body": body})
-        return True
-
-
-@cache
-def _envelope(message: str) -> bytes:
-    return msgspec.json.encode(Overloaded(message).envelope())
 
 
 class Answer:

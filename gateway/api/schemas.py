@@ -14,6 +14,7 @@ from conclave.gateway.api.body import MOST_INPUTS
 from conclave.gateway.api.chat import ChatBody
 from conclave.gateway.api.completions import CompletionsBody
 from conclave.gateway.api.embeddings import EmbeddingsBody
+from conclave.gateway.api.feedback import FeedbackBody
 from conclave.gateway.api.moderations import ModerationsBody
 from conclave.gateway.policy.rules import PART_NEEDS
 from conclave.safety.boundary.segments import TEXT_PARTS
@@ -29,7 +30,7 @@ OBJECTS: Final[Schema] = {"type": "array", "items": {"type": "object"}}
 
 def schemas() -> dict[str, Schema]:
     """All by name."""
-    _, known = msgspec.json.schema_components(BODIES, ref_template=REF)
+    _, known = msgspec.json.schema_components((*BODIES, FeedbackBody), ref_template=REF)
     for body in BODIES:
         known[body.__name__]["properties"]["conclave"] = {"anyOf": [ref("Extension"), {"type": "null"}]}
     known["CompletionsBody"]["properties"]["prompt"] = _inputs()
@@ -40,6 +41,7 @@ def schemas() -> dict[str, Schema]:
         {"items": TEXT},
         {"items": ref("ModeratedPart")},
     ]
+    known["FeedbackBody"]["oneOf"] = [_said("score", other="thumbs"), _said("thumbs", other="score")]
     known["Message"] |= _message(known["Message"]["properties"])
     known["Part"] |= _part(known["Part"]["properties"], [*TEXT_PARTS, *PART_NEEDS])
     known["ModeratedPart"] |= _part(known["ModeratedPart"]["properties"], ["text", "image_url"])
@@ -55,6 +57,12 @@ def _inputs() -> Schema:
     ids = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31}}
     several = {"type": "array", "minItems": 1, "maxItems": MOST_INPUTS}
     return {"anyOf": [TEXT, {**several, "items": TEXT}, ids, {**several, "items": ids}]}
+
+
+def _said(name: str, *, other: str) -> Schema:
+    """One of two is said, and the other is not."""
+    null: Schema = {"type": "null"}
+    return {"required": [name], "properties": {name: {"not": null}, other: null}}
 
 
 def _message(properties: Mapping[str, Schema]) -> Schema:
@@ -88,7 +96,14 @@ def _extension() -> Schema:
     """The request's own object `conclave`."""
     about = "Tags of the call, which stand in its record; never sent to an expert."
     of_call = {**call_tags(tags.VALUE.pattern), "type": ["object", "null"], "description": about}
-    return {"type": "object", "properties": {"tags": of_call}, "additionalProperties": False}
+    named: Schema = {
+        "type": ["string", "null"],
+        "minLength": 1,
+        "maxLength": tags.CONVERSATION_CHARS,
+        "description": "What tells this conversation from others, the same with each of its calls; no expert sees it.",
+    }
+    properties = {"tags": of_call, "conversation": named}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def call_tags(value: str) -> Schema:
@@ -120,6 +135,9 @@ def _answers() -> dict[str, Schema]:
         "Model": _object({"id": TEXT, "object": {"const": "model"}, "created": COUNT, "owned_by": TEXT}),
         "Models": _object({"object": {"const": "list"}, "data": {"type": "array", "items": ref("Model")}}),
         "Deleted": _object({"id": TEXT, "object": {"const": "model"}, "deleted": {"const": False}}),
+        "Feedback": _object(
+            {"object": {"const": "feedback"}, "request_id": TEXT, "score": {"type": "number"}, "label": TEXT_OR_NULL}
+        ),
         "Live": _object({"status": {"const": "ok"}}),
         "Ready": _object({"status": {"enum": ["ok", "unready"]}, "checks": checks}),
     }

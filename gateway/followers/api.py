@@ -13,8 +13,8 @@ from typing import Any, Protocol, TypedDict
 class Row:
     """One row of a chain: `hash` is its SHA-256 in hex, `raw` the row itself as JSON, `data` what followers read of it.
 
-    `data["kind"]` says what it is: `genesis`, `call`, `unauthenticated`, `lost` or `closed`; `data["time"]` is when,
-    ISO 8601 in UTC. docs/audit.md lists the fields.
+    `data["kind"]` says what it is: `genesis`, `call`, `feedback`, `unauthenticated`, `lost`, `closed`, ...;
+    `data["time"]` is when, ISO 8601 in UTC. docs/audit.md lists the fields.
     """
 
     chain: str
@@ -33,6 +33,7 @@ class NotedDecision(TypedDict, total=False):
     unsure: Any
     row: Any
     runner_up: Any
+    arm: Any
     steps: list[dict[str, Any]]
 
 
@@ -52,14 +53,20 @@ class Noted(TypedDict, total=False):
     tags: dict[str, Any]
     operation: Any
     code: Any
+    policy: Any
+    score: Any
+    label: Any
     decision: NotedDecision | None
     attempts: list[dict[str, Any]]
     usage: dict[str, Any]
     finish_reason: Any
     answer_model: Any
     stages: dict[str, float]
+    verdict: dict[str, Any]
     trace: dict[str, Any]
     duration_ms: Any
+    escalated: Any
+    kept: Any
 
 
 class Follower(Protocol):

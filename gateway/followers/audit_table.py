@@ -73,23 +73,27 @@ def _kept(row: Row) -> dict[str, Any]:
         "key_id": data.get("key_id"),
         "ending": data.get("ending"),
         "status": data.get("status"),
-        "expert": attempts[-1]["expert"] if attempts else None,
+        "expert": data.get("kept") or (attempts[-1]["expert"] if attempts else None),
         "category": decision.get("category"),
         "stream": None if stream is None else int(stream),
         "prompt_tokens": usage.get("prompt_tokens"),
         "completion_tokens": usage.get("completion_tokens"),
         "duration_ms": data.get("duration_ms"),
-        "row": _without_text(row.raw).decode(),
+        "row": _without_text(row).decode(),
+        "arm": decision.get("arm"),
     }
 
 
-def _without_text(raw: bytes) -> bytes:
+def _without_text(row: Row) -> bytes:
     """The row less what people wrote: retention of text is then the journal's alone.
 
     Within a JSON string a quote is escaped, so these bytes can only be a key.
     """
+    raw = row.raw
+    if row.data["kind"] == "feedback" and b'"comment":' in raw:
+        return msgspec.json.encode({k: v for k, v in msgspec.json.decode(raw).items() if k != "comment"})
     if b'"text":' not in raw:
         return raw
-    row = msgspec.json.decode(raw)
-    bare = [{name: value for name, value in segment.items() if name != "text"} for segment in row["segments"]]
-    return msgspec.json.encode({**row, "segments": bare})
+    whole = msgspec.json.decode(raw)
+    bare = [{name: value for name, value in segment.items() if name != "text"} for segment in whole["segments"]]
+    return msgspec.json.encode({**whole, "segments": bare})

@@ -16,6 +16,7 @@ from conclave.gateway.telemetry.weighted import WeightedHistogram
 MOST_ADDERS: Final = 1_000  # label sets remembered of one metric
 MOST_VALUES: Final = 200  # of one label; what comes after them is counted as `_OTHER`
 NONE_KNOWN: Final[Mapping[str, str]] = {}
+GOOD: Final = 0.5  # a rating from here on
 NOT_ASKED: Final = frozenset({"breaker_open", "no_deployment"})  # attempts that never reached an expert
 
 
@@ -61,13 +62,28 @@ class CallCounters:
         self._add(names.AUDIT_ROWS, 1, kind)
         if kind == "unauthenticated":
             self._add(names.UNAUTHENTICATED, row["count"])
+        if kind == "feedback":
+            self._add(names.RATED, 1, "good" if row["score"] >= GOOD else "bad")
         if kind == "call":
             self._add(names.CALLS, 1, row["ending"], row["status"])
             self._add(names.CALL_DURATION, row["duration_ms"] / 1000, row["ending"])
-            self._count_decision(row.get("decision"))
+            self._count_decision(row.get("decision"), row["ending"])
+            if (escalated := row.get("escalated")) is not None:
+                self._add(names.ESCALATIONS, 1, (row["decision"] or {}).get("category") or "", str(escalated).lower())
+            self._count_verdict(row.get("verdict"))
             self._count_tags(row)
             for attempt in row["attempts"]:
                 self._count_attempt(row, attempt)
+
+    def _count_verdict(self, verdict: Mapping[str, Any] | None) -> None:
+        if verdict is None:
+            return
+        for found in verdict["findings"]:
+            self._add(names.FINDINGS, 1, found["check"], found["kind"], "acted" if found["acted"] else "observed")
+        for ran in verdict["ran"]:
+            self._add(names.CHECK_DURATION, ran["ms"] / 1000, ran["check"])
+            if "error" in ran:
+                self._add(names.CHECK_FAILURES, 1, ran["check"])
 
     def _count_tags(self, row: Mapping[str, Any]) -> None:
         """Only tags that policy lists, and of each only the values listed: a client cannot make series."""
@@ -78,8 +94,10 @@ class CallCounters:
                 value = tags[name] if tags[name] in listed[name] else names.OTHER_TAG
                 self._add(names.TAGGED, 1, name, value, row["ending"])
 
-    def _count_decision(self, decision: Mapping[str, Any] | None) -> None:
+    def _count_decision(self, decision: Mapping[str, Any] | None, ending: str) -> None:
         if decision is not None:
+            if (arm := decision.get("arm")) is not None:
+                self._add(names.SPLIT, 1, arm, ending)
             category = decision.get("category") or ""
             unsure = str(decision.get("unsure", False)).lower()
             self._add(names.ROUTED, 1, category, decision["reason"], unsure)

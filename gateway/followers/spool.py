@@ -14,6 +14,7 @@ from conclave.safety.audit.chain import Segment, hash_in, row_bytes, segments
 BATCH_ROWS: Final = 500
 BATCH_BYTES: Final = 4 * 1024 * 1024  # rows that keep text can be large
 YIELD_ROWS: Final = 64  # rows decoded before the event loop's thread may have the interpreter
+READ_BYTES: Final = 64 * 1024  # in one go: each read lets go of the interpreter, and has to win it back
 TAIL_BYTES: Final = 64 * 1024
 
 _json: Final = msgspec.json.Decoder(Noted)
@@ -74,7 +75,7 @@ def _read(part: Segment, offset: int) -> Batch:
     rows: list[Row] = []
     at = offset
     try:
-        with part.path.open("rb") as file:
+        with part.path.open("rb", buffering=READ_BYTES) as file:
             file.seek(offset)
             while len(rows) < BATCH_ROWS and at - offset < BATCH_BYTES and (line := file.readline()).endswith(b"\n"):
                 at += len(line)

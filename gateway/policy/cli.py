@@ -16,6 +16,8 @@ SHOWN_CATEGORIES = 5
 SHOWN_CUES = 6
 REASONS = {
     "category": "the row of the question's category",
+    "pin": "the expert that the policy pins to the question's category",
+    "quality": "the row of the question's category; of this very question another expert is expected to do better",
     "unsure": "the classifier is unsure, so the default row serves",
     "not_listed": "the policy lists no experts for this category, so the default row serves",
     "no_text": "there is no text to classify, so the default row serves",
@@ -32,7 +34,7 @@ REASONS = {
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def check_config(file: Path | None) -> None:
     """Say what is wrong with a configuration FILE, line by line, or what it means. Exits 1 if it cannot be used."""
-    settings = _load(file)
+    settings = loaded(file)
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(summary(settings))
@@ -49,11 +51,19 @@ def route(question: str, config: Path | None, model: str, as_json: bool) -> None
     from conclave.gateway.call import ModelRequest  # noqa: PLC0415
     from conclave.gateway.errors import ConclaveError  # noqa: PLC0415
     from conclave.gateway.experts.pool import Pool  # noqa: PLC0415
+    from conclave.gateway.policy.expecting import opened  # noqa: PLC0415
     from conclave.gateway.policy.published import Version  # noqa: PLC0415
     from conclave.router.classify import Router  # noqa: PLC0415
 
     router = Router.load()
-    version = Version(_load(config).policy, Pool({}), classify=router.classify, model_digest=router.digest)
+    version = Version(
+        loaded(config).policy,
+        Pool({}),
+        classify=router.classify,
+        model_digest=router.digest,
+        teach=router.taught,
+        heads=opened,
+    )
     rules = version.rules_for("")
     body = {"model": model, "messages": [{"role": "user", "content": question}]}
     request = ModelRequest(body=body, model=model, stream=False, include_usage=False, needs=frozenset())
@@ -63,12 +73,12 @@ def route(question: str, config: Path | None, model: str, as_json: bool) -> None
         raise click.ClickException(error.message) from error
     cues: Sequence[tuple[str, float]] = router.explain(question).cues if decision.classification else ()
     if as_json:
-        click.echo(msgspec.json.encode(_for_a_program(decision, cues, version.digest)))
+        click.echo(msgspec.json.encode(for_a_program(decision, cues, version.digest)))
     else:
-        click.echo(_for_a_person(decision, cues))
+        click.echo(for_a_person(decision, cues))
 
 
-def _load(file: Path | None) -> "Settings":
+def loaded(file: Path | None) -> "Settings":
     from conclave.gateway.policy.source import ConfigError  # noqa: PLC0415
     from conclave.gateway.settings import load_settings  # noqa: PLC0415
 
@@ -86,6 +96,7 @@ def summary(settings: "Settings") -> str:
     """A configuration on one screen."""
     from conclave.gateway.experts import catalog  # noqa: PLC0415  as above
     from conclave.gateway.policy.document import BUILT_IN  # noqa: PLC0415
+    from conclave.gateway.policy.table import table_of  # noqa: PLC0415
 
     server, policy = settings.server, settings.policy
     lines = [
@@ -104,7 +115,8 @@ def summary(settings: "Settings") -> str:
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
         lines.append(f"  {name:<20} {what}{more}")
     lines.append("rows")
-    rows = [*policy.categories.items(), ("default", policy.default)]
+    table = table_of(policy)
+    rows = [*table.rows.items(), ("default", table.default)]
     lines += [f"  {row:<20} {', then '.join(names)}" for row, names in rows]
     if policy.aliases:
         lines.append("aliases")
@@ -114,7 +126,7 @@ def summary(settings: "Settings") -> str:
     return "\n".join(lines)
 
 
-def _for_a_program(decision: "Decision", cues: Sequence[tuple[str, float]], policy: str) -> dict[str, Any]:
+def for_a_program(decision: "Decision", cues: Sequence[tuple[str, float]], policy: str) -> dict[str, Any]:
     found = decision.classification
     return {
         "expert": decision.steps[0].expert,
@@ -131,7 +143,7 @@ def _for_a_program(decision: "Decision", cues: Sequence[tuple[str, float]], poli
     }
 
 
-def _for_a_person(decision: "Decision", cues: Sequence[tuple[str, float]]) -> str:
+def for_a_person(decision: "Decision", cues: Sequence[tuple[str, float]]) -> str:
     lines = [] if decision.classification is None else _classified(decision.classification, cues)
     first, *others = (step.expert for step in decision.steps)
     lines += [f"row        {decision.row}: {REASONS.get(decision.reason, decision.reason)}", f"expert     {first}"]

@@ -14,7 +14,8 @@ from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_
 
 from conclave.gateway.experts.catalog import Capability, facts_of, whole
 from conclave.gateway.experts.litellm.request import EMBEDDING, PARAMETERS
-from conclave.gateway.policy.part import NAME, Category, ExpertName, Flag, Part, Row
+from conclave.gateway.policy.defences import CHECKS, Checks
+from conclave.gateway.policy.part import NAME, CategoryName, ExpertName, Flag, Part, Row
 from conclave.gateway.policy.routing import Routing
 
 MODEL: Final = r"^[\x21-\x7e]{1,128}$"
@@ -101,6 +102,7 @@ Params = Annotated[dict[ParamName, JsonValue], AfterValidator(_sound_params)]
 class Stages(Part):
     """Which stages work. `observe`: the stage works and is recorded, but nothing follows from it."""
 
+    detect: StageMode = Field(default="on", description="Let the checks of `defences` look at what callers send.")
     route: StageMode = Field(default="on", description="Choose the expert by the question's category.")
 
 
@@ -174,6 +176,14 @@ class ExpertSettings(Part):
     quality: float | None = Field(
         default=None, ge=0, le=1, description="How good you find it; `auto:best` sorts by it."
     )
+    size_b: float | None = Field(
+        default=None, gt=0, le=1e6, description="Billion parameters, if you host it; null: it takes none of your room."
+    )
+    size_gb: float | None = Field(default=None, gt=0, le=1e6, description="Memory that hosting it takes; null: none.")
+    active_b: float | None = Field(
+        default=None, gt=0, le=1e6, description="Billion parameters at work in one call; null: `size_b`."
+    )
+    latency_ms: float | None = Field(default=None, gt=0, le=1e7, description="How long an average answer takes.")
     first_byte_s: float = Field(default=120.0, gt=0, le=3600, description="How long a stream may take to begin.")
     plain_s: float = Field(
         default=300.0, gt=0, le=3600, description="How long a plain answer may take to come; it comes whole."
@@ -285,6 +295,7 @@ class TenantOverrides(Part):
     limits: Limits = Field(default_factory=Limits, description="As `policy.limits`.")
     audit: TenantAudit = Field(default_factory=TenantAudit, description="What the record keeps of this tenant.")
     experts: Row | None = Field(default=None, description="The only experts that this tenant reaches; null: all.")
+    defences: Checks | None = Field(default=None, description="This tenant's checks; null: those of all.")
 
 
 class PolicyDocument(Part):
@@ -296,7 +307,7 @@ class PolicyDocument(Part):
     experts: dict[ExpertName, ExpertSettings] = Field(
         default_factory=dict, description="The experts by name; none: they are found from the environment."
     )
-    categories: dict[Category, Row] = Field(
+    categories: dict[CategoryName, Row] = Field(
         default_factory=dict, description="Category to experts: the first is asked, the others are its fallbacks."
     )
     default: tuple[ExpertName, ...] = Field(
@@ -304,6 +315,9 @@ class PolicyDocument(Part):
         description="The row for unsure questions and for categories that are not listed; empty: all models.",
     )
     routing: Routing = Field(default_factory=Routing, description="How an expert is chosen beyond that.")
+    defences: Checks = Field(
+        default=CHECKS, description="The checks of requests, in this order, and what follows from what they find."
+    )
     aliases: dict[ModelName, ModelName] = Field(
         default_factory=dict, description="Names that callers use, and the model that each stands for."
     )

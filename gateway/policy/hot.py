@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import structlog
 
 from conclave.gateway.errors import Unavailable
+from conclave.gateway.policy import expecting
 from conclave.gateway.policy.canonical import digest_of
 from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.load import forbidden_addresses
 from conclave.gateway.policy.meter import DIGEST_CHARS, PolicyMeter
 from conclave.gateway.policy.opening import Keys, Opened, Opener, is_lost, keys_of
+from conclave.gateway.policy.own import Teach
 from conclave.gateway.policy.published import Published, Version
 from conclave.gateway.policy.rules import Classify
+from conclave.gateway.policy.screening import MakeCheck
 from conclave.gateway.policy.source import ConfigError, Problem, dotted
 from conclave.gateway.policy.watch import LOOK_S, WatchedFile
 from conclave.gateway.settings import Settings, read_again
@@ -59,6 +62,8 @@ class Makings:
     meter: PolicyMeter
     classify: Classify
     model_digest: str
+    teach: Teach | None = None
+    checks: MakeCheck | None = None
 
 
 class HotPolicy:
@@ -240,8 +245,11 @@ class HotPolicy:
             opened.pool,
             classify=self._makings.classify,
             model_digest=self._makings.model_digest,
+            heads=expecting.opened,
             number=stored.number,
             digest=stored.digest,
+            teach=self._makings.teach,
+            checks=self._makings.checks,
         )
 
     def _write_row(self, stored: "StoredVersion") -> None:

@@ -14,12 +14,16 @@ from pydantic_core import ErrorDetails
 
 from conclave.gateway.experts.egress import Allowed, Refused, check_url
 from conclave.gateway.policy.document import BUILT_IN, PATTERNS, ExpertSettings, PolicyDocument
-from conclave.gateway.policy.part import VIRTUAL_MODELS
+from conclave.gateway.policy.overlay import OWN
+from conclave.gateway.policy.part import CATEGORIES, VIRTUAL_MODELS
 from conclave.gateway.policy.source import Loc, Problem, dotted
+from conclave.router.budget import ANY
 
 QUOTING: Final = "quoting"  # the names of the experts that are always there: this one answers,
 ENCODER: Final = "encoder"  # and this one embeds
 MANY: Final = 20  # names in a message; more are not helpful
+WITH_ANY: Final = {("routing", "scores"), ("routing", "weights")}  # where `any` stands for the unsure questions
+KEYED: Final = {("routing", "pins"), ("routing", "bans")}  # where an expert's name is no item of a list
 
 Where: TypeAlias = Callable[[Loc], str]
 
@@ -84,22 +88,30 @@ def complete(document: PolicyDocument, found: Mapping[str, ExpertSettings]) -> P
     """The document with what goes without saying.
 
     That is: the experts `found` if it names none, the quoting expert and the encoder, and a default row of every model
-    that chats in order (of the quoting expert if there is none).
+    that chats in order (of the quoting expert if there is none) unless scores say more.
     """
     experts = dict(document.experts) or dict(found)
     experts.setdefault(QUOTING, ExpertSettings(kind="quoting"))
     experts.setdefault(ENCODER, ExpertSettings(kind="encoder"))
     chatting = {name: expert for name, expert in experts.items() if "chat" in expert.can()}
     models = tuple(name for name, expert in chatting.items() if expert.kind not in BUILT_IN)
-    default = document.default or models or tuple(chatting)
+    made = document.routing.scores  # the default row is then a part of the table that they come to
+    default = document.default or (() if made else models or tuple(chatting))
     return document.model_copy(update={"experts": experts, "default": default})
 
 
-def cross_check(policy: Any, experts: Collection[str], where: Where) -> Iterator[Problem]:
-    """What one part says of another. `policy` is the file's half as it was read, whatever its shape."""
+def cross_check(
+    policy: Any, experts: Collection[str], where: Where, own: Collection[str] | None = None
+) -> Iterator[Problem]:
+    """What one part says of another. `policy` is the file's half as it was read, whatever its shape.
+
+    `own` are the policy's own categories where `policy` is only a part of it.
+    """
+    own = _mapping(_mapping(policy, "routing"), "own_categories") if own is None else own
+    yield from _unknown_categories(policy, own, where)
     for loc, row in _rows(policy):
         for index, name in enumerate(row):
-            at: Loc = ("policy", *loc, index)
+            at: Loc = ("policy", *loc, index) if loc[:2] not in KEYED else ("policy", *loc)
             if isinstance(name, str) and name not in experts:
                 yield Problem(where(at), dotted(at), f"unknown expert {name!r}{meant(name, experts)}")
             elif name in row[:index]:
@@ -111,6 +123,77 @@ def cross_check(policy: Any, experts: Collection[str], where: Where) -> Iterator
             yield Problem(where(at), dotted(at), f"{alias!r} is already the name of a model")
         if isinstance(target, str) and target not in models:
             yield Problem(where(at), dotted(at), f"unknown model {target!r}{meant(target, models)}")
+    yield from _contradictions(policy, where)
+    cascade = _mapping(_mapping(policy, "routing"), "cascade")
+    for key in ("weak", "strong"):
+        at = ("policy", "routing", "cascade", key)
+        if isinstance(name := cascade.get(key), str) and name not in experts:
+            yield Problem(where(at), dotted(at), f"unknown expert {name!r}{meant(name, experts)}")
+    for loc, overlay in _overlays(policy):
+        yield from _cross_check_overlay(overlay, experts, where, loc, own)
+
+
+def _unknown_categories(policy: Any, own: Collection[str], where: Where) -> Iterator[Problem]:
+    """Categories that nobody knows, and own ones that would be taken for a row of another kind."""
+    for name in sorted({ANY, "default"} & set(own)):
+        at: Loc = ("policy", "routing", "own_categories", name)
+        yield Problem(
+            where(at), dotted(at), f"{name!r} is what a policy calls a row of another kind; name it otherwise"
+        )
+    for loc, category in _named_categories(policy):
+        known = (*CATEGORIES, *own, ANY) if loc[:2] in WITH_ANY else (*CATEGORIES, *own)
+        if category not in known:
+            at = ("policy", *loc)
+            yield Problem(where(at), dotted(at), f"{category[:64]!r} is none of the choices{meant(category, known)}")
+
+
+def _named_categories(policy: Any) -> Iterator[tuple[Loc, str]]:
+    """Every category that is named, with its path."""
+    routing = _mapping(policy, "routing")
+    yield from ((("categories", name), str(name)) for name in _mapping(policy, "categories"))
+    for key in ("scores", "weights", "pins"):
+        yield from ((("routing", key, name), str(name)) for name in _mapping(routing, key))
+    for expert, banned in _mapping(routing, "bans").items():
+        for index, name in enumerate(banned if isinstance(banned, list) else ()):
+            yield ("routing", "bans", expert, index), str(name)
+
+
+def _contradictions(policy: Any, where: Where) -> Iterator[Problem]:
+    """Where a row, a pin and a ban say different things of one category."""
+    routing, rows = _mapping(policy, "routing"), _mapping(policy, "categories")
+    bans = {name: row for name, row in _mapping(routing, "bans").items() if isinstance(row, list)}
+    for category, name in _mapping(routing, "pins").items():
+        at: Loc = ("policy", "routing", "pins", category)
+        if category in rows:
+            yield Problem(where(at), dotted(at), f"{category} has a row in categories, too; only one of them can count")
+        elif isinstance(name, str) and category in bans.get(name, ()):
+            yield Problem(where(at), dotted(at), f"{name!r} is banned from {category}")
+    for category, row in rows.items():
+        for index, name in enumerate(row if isinstance(row, list) else ()):
+            at = ("policy", "categories", category, index)
+            if isinstance(name, str) and category in bans.get(name, ()):
+                yield Problem(where(at), dotted(at), f"{name!r} is banned from {category}")
+
+
+def _overlays(policy: Any) -> Iterator[tuple[Loc, Mapping[str, Any]]]:
+    """What is only tried: the policy's split and its shadows, with their paths."""
+    routing = _mapping(policy, "routing")
+    shadows = _mapping(routing, "shadow")
+    found: list[tuple[Loc, Mapping[str, Any]]] = [(("shadow", name), _mapping(shadows, name)) for name in shadows]
+    if "split" in routing:
+        found.append((("split",), _mapping(routing, "split")))
+    for loc, overlay in found:
+        own = {key: value for key, value in _mapping(overlay, "routing").items() if key not in OWN}
+        said = {"categories": overlay.get("categories"), "default": overlay.get("default"), "routing": own}
+        yield ("policy", "routing", *loc), said
+
+
+def _cross_check_overlay(
+    overlay: Mapping[str, Any], experts: Collection[str], where: Where, above: Loc, own: Collection[str]
+) -> Iterator[Problem]:
+    """As `cross_check`, of the parts that an overlay says; it says them further down in the file."""
+    for problem in cross_check(overlay, experts, lambda loc: where((*above, *loc[1:])), own):
+        yield Problem(problem.where, problem.key.replace("policy", dotted(above), 1), problem.message)
 
 
 def _rows(policy: Any) -> Iterator[tuple[Loc, list[Any]]]:
@@ -119,6 +202,9 @@ def _rows(policy: Any) -> Iterator[tuple[Loc, list[Any]]]:
     rows.append((("default",), policy.get("default") if isinstance(policy, dict) else None))
     tenants = _mapping(policy, "tenants")
     rows += [(("tenants", name, "experts"), _mapping(tenants, name).get("experts")) for name in tenants]
+    routing = _mapping(policy, "routing")
+    rows += [(("routing", "pins", category), [name]) for category, name in _mapping(routing, "pins").items()]
+    rows += [(("routing", "bans", name), [name]) for name in _mapping(routing, "bans")]
     yield from ((loc, row) for loc, row in rows if isinstance(row, list))
 
 

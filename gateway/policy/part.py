@@ -3,7 +3,16 @@
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 Category: TypeAlias = Literal[
     "assistant_chat",
@@ -22,6 +31,7 @@ Category: TypeAlias = Literal[
     "social_science",
 ]
 CATEGORIES: Final[tuple[str, ...]] = get_args(Category)  # what the shipped classifier knows
+CATEGORY: Final = r"^[a-z][a-z0-9_]{0,63}$"
 VIRTUAL_MODELS: Final = ("auto", "auto:cheap", "auto:best")
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -32,6 +42,11 @@ def _is_expert_name(value: str) -> str:
     return value
 
 
+CategoryName = Annotated[  # a shipped category, or one of the policy's own: `load.py` looks which there are
+    str,
+    StringConstraints(pattern=CATEGORY),
+    WithJsonSchema({"anyOf": [{"enum": list(CATEGORIES)}, {"type": "string", "pattern": CATEGORY}]}),
+]
 ExpertName = Annotated[str, StringConstraints(pattern=NAME), AfterValidator(_is_expert_name)]
 Flag = Annotated[bool, Strict()]  # pydantic would take the words on and yes, and 1
 Row = Annotated[tuple[ExpertName, ...], Field(min_length=1)]

@@ -3,15 +3,29 @@
 Remembers at most one Rules for each tenant in the document and one for all others, so no caller can make it grow.
 """
 
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from math import inf
 
-from conclave.gateway.experts.catalog import Facts, facts_of
 from conclave.gateway.experts.pool import Pool
+from conclave.gateway.policy.arms import Arms
 from conclave.gateway.policy.canonical import digest_of
-from conclave.gateway.policy.document import BUILT_IN, ExpertSettings, Limits, PolicyDocument, TenantOverrides
+from conclave.gateway.policy.cascade import compiled
+from conclave.gateway.policy.document import ExpertSettings, Limits, PolicyDocument, StageMode, TenantOverrides
+from conclave.gateway.policy.expecting import Heads
+from conclave.gateway.policy.overlay import CONTROL, overlaid
+from conclave.gateway.policy.own import Teach, examples_of
 from conclave.gateway.policy.part import Part
+from conclave.gateway.policy.prices import paid_for
 from conclave.gateway.policy.rules import Candidate, Classify, Rules
+from conclave.gateway.policy.screening import OPEN, MakeCheck, Screen
+from conclave.gateway.policy.screening import compiled as screen_of
+from conclave.gateway.policy.table import table_of
+from conclave.router.choose import Table
+from conclave.safety.runner import Memo
 
+MEMO_KEY_BYTES = 32
 INPUT_SHARE = 0.75  # of a call's tokens, for one price out of two: prompts are about three times as long as answers
 
 
@@ -29,7 +43,10 @@ class Published:
 class Version:
     """A completed document with its experts opened. `digest` is the SHA-256 (hex) of its canonical JSON.
 
+    `heads` opens the quality head that it names; without it, a decision has only what was recorded of one.
     `number` is that of the table of versions, and `digest` as it stands there; 0 for a document that is not kept.
+    `teach` makes a classifier that knows the document's own categories; without it they are not looked for.
+    `checks` makes a check of the document's defences; without it requests are not looked at.
     """
 
     def __init__(  # noqa: PLR0913  what a version is, and what all of them share; keyword-only but the first two
@@ -39,16 +56,24 @@ class Version:
         *,
         classify: Classify,
         model_digest: str,
+        heads: Heads | None = None,
         number: int = 0,
         digest: str | None = None,
+        teach: Teach | None = None,
+        checks: MakeCheck | None = None,
     ) -> None:
         self.document = document
         self.experts = experts
         self.number = number
         self.digest = digest if digest is not None else digest_of(document)
-        self._classify = classify
+        own = document.routing.own_categories
+        self._classify = teach(examples_of(own)).classify if own and teach else classify
         self._model_digest = model_digest
+        self._heads = heads
+        self._checks = checks
+        self._memo = Memo(os.urandom(MEMO_KEY_BYTES))
         self._candidates = {name: candidate(name, expert) for name, expert in document.experts.items()}
+        self._tables: dict[str, Table] = {}
         self._for_all = self._compile(TenantOverrides())
         self._by_tenant: dict[str, Rules] = {}
 
@@ -66,7 +91,30 @@ class Version:
         return self.rules_for(tenant).limits
 
     def _compile(self, tenant: TenantOverrides) -> Rules:
-        document = self.document
+        rules, split = self._rules(self.document, tenant), self.document.routing.split
+        other = self._rules(overlaid(self.document, split), tenant, tried="split") if split is not None else None
+        if split is None or other is None or rules.route != "on":
+            return rules
+        control = replace(rules, arm=CONTROL)
+        other = replace(other, arm=split.name)
+        return replace(rules, arms=Arms(split.salt or split.name, split.share, control, other))
+
+    def shadows_for(self, tenant: str) -> Mapping[str, Rules]:
+        """The rules of the policy's shadows for a tenant's calls, compiled anew: not for the way of a call.
+
+        They route also where routing only observes: what it would bring can be seen before it is switched on.
+        """
+        document, overrides = self.document, self.document.tenants.get(tenant, TenantOverrides())
+        return {
+            name: replace(self._rules(overlaid(document, overlay), overrides, tried=f"shadow.{name}"), route="on")
+            for name, overlay in document.routing.shadow.items()
+        }
+
+    def _rules(self, document: PolicyDocument, tenant: TenantOverrides, *, tried: str = "") -> Rules:
+        """What a document means for a tenant; `tried` names the overlay that was laid over this version's own."""
+        if tried not in self._tables:  # for all tenants the same, and the first of them is compiled at once
+            self._tables[tried] = table_of(document)
+        quality = document.routing.quality
         stages = document.stages.model_copy(update=said(tenant.stages))
         return Rules(
             digest=self.digest,
@@ -75,13 +123,22 @@ class Version:
             resumes=document.streams.model_copy(update=said(tenant.streams)).on_failure == "continue",
             keep_text=bool(said(tenant.audit).get("keep_text", document.audit.keep_text)),
             experts=self._candidates,
-            rows={category: row for category, row in document.categories.items()},  # noqa: C416  str keys, not literals
-            default=document.default,
+            table=self._tables[tried],
             aliases=document.aliases,
             allowed=frozenset(tenant.experts or self._candidates),
             classify=self._classify,
             model_digest=self._model_digest,
+            expects=self._heads(quality) if self._heads is not None and quality is not None else None,
+            cascade=compiled(document.routing.cascade),
+            talks=document.routing.conversation.rule(),
+            screen=self._screen(document, stages.detect, tenant),
         )
+
+    def _screen(self, document: PolicyDocument, mode: StageMode, tenant: TenantOverrides) -> Screen:
+        checks = document.defences if tenant.defences is None else tenant.defences
+        if self._checks is None or mode == "off":
+            return OPEN
+        return screen_of(checks, self._checks, self._memo, version=self.digest, observe=mode == "observe")
 
 
 def said(part: Part) -> dict[str, object]:
@@ -91,18 +148,10 @@ def said(part: Part) -> dict[str, object]:
 
 def candidate(name: str, expert: ExpertSettings) -> Candidate:
     """What a decision needs to know of an expert: as the policy says, else as the catalog knows its model."""
-    if expert.kind in BUILT_IN:
-        known = Facts(input=0.0, output=0.0)
-    else:
-        place = expert.resolved_deployments()[0]
-        known = facts_of(place.model or "", place.base_url, kind=expert.kind)
-    if expert.price is not None:
-        paid: tuple[float | None, float | None] = expert.price.input, expert.price.output
-    else:
-        paid = known.input, known.output
+    paid = paid_for(expert)
     return Candidate(
         name=name,
         capabilities=expert.can(),
-        price=inf if paid[0] is None or paid[1] is None else paid[0] * INPUT_SHARE + paid[1] * (1 - INPUT_SHARE),
+        price=inf if paid is None else paid.input * INPUT_SHARE + paid.output * (1 - INPUT_SHARE),
         quality=-inf if expert.quality is None else expert.quality,
     )

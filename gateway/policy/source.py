@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import yaml
 
@@ -87,6 +87,7 @@ def read_source(path: Path) -> Source:
 def parse_source(text: str, *, label: str) -> Source:
     """As `read_source`, of a text."""
     try:
+        _check_depth(text, label)
         loader = _Loader(text)
         node = loader.get_single_node()
     except yaml.reader.ReaderError as error:
@@ -94,7 +95,7 @@ def parse_source(text: str, *, label: str) -> Source:
         raise _hopeless(f"{label}:{line}", "holds a control character") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"{label}:{mark.line + 1}" if mark else label
+        where = f"{label}:{min(mark.line, text.count(chr(10))) + 1}" if mark else label  # libyaml: past the last line
         raise _hopeless(where, f"is not YAML: {error.problem or error.context}") from error
     except RecursionError as error:
         raise _hopeless(label, f"is nested deeper than {MAX_DEPTH} levels") from error
@@ -105,14 +106,24 @@ def parse_source(text: str, *, label: str) -> Source:
     return Source(label, data or {}, reader.lines, tuple(reader.problems))
 
 
+def _check_depth(text: str, label: str) -> None:
+    """Before nodes are made of it: libyaml's composer calls itself for each level, without a limit, and crashes."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH + 1:
+            where = f"{label}:{event.start_mark.line + 1}" if event.start_mark else label
+            raise _hopeless(where, f"is nested deeper than {MAX_DEPTH} levels")
+
+
 def _hopeless(where: str, message: str) -> ConfigError:
     return ConfigError((Problem(where, "", message),))
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
     """YAML 1.2's plain scalars: PyYAML's own 1.1 reads `on` as true, `12:30` as 750 and `no` as false."""
 
-    yaml_implicit_resolvers = {}  # noqa: RUF012  typed in the stubs
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
 for _tag, _pattern, _first in (

@@ -70,6 +70,14 @@ class PolicyStore:
             row = connection.execute(select(policy_versions).where(policy_versions.c.number == number)).first()
             return None if row is None else _stored(row)
 
+    def with_digest(self, digest: str) -> StoredVersion | None:
+        """The newest version whose document has this digest, as rows of the record name it."""
+        at = policy_versions.c
+        with self._database.read() as connection:
+            newest_first = select(policy_versions).where(at.digest == digest).order_by(at.number.desc()).limit(1)
+            row = connection.execute(newest_first).first()
+            return None if row is None else _stored(row)
+
     def last(self, limit: int) -> list[StoredVersion]:
         """The newest so many, oldest first."""
         with self._database.read() as connection:

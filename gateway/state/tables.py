@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
 
-REVISION: Final = "0003"  # the newest migration; a test compares it with the folder
+REVISION: Final = "0004"  # the newest migration; a test compares it with the folder
 
 metadata: Final = MetaData(
     naming_convention={
@@ -59,6 +59,7 @@ audit_rows: Final = Table(  # a copy of the journal to query; the journal's chai
     Column("completion_tokens", BigInteger),
     Column("duration_ms", Float),
     Column("row", Text, nullable=False),
+    Column("arm", String(64)),  # of an A/B test
     Index("ix_audit_rows_time", "time"),
     Index("ix_audit_rows_tenant_time", "tenant", "time"),
     Index("ix_audit_rows_request_id", "request_id"),
@@ -85,4 +86,37 @@ policy_versions: Final = Table(  # the newest is in force; rows are added, never
     Column("author", String(200)),
     Column("time", String(40), nullable=False),
     Column("filed", Integer),  # 1: a file said this, when it was made or while it was the newest
+)
+
+feedback: Final = Table(  # what callers said of an answer: of each call the last word, by `time`, then chain and seq
+    "feedback",
+    metadata,
+    Column("request_id", String(64), primary_key=True),
+    Column("tenant", String(200), nullable=False),
+    Column("key_id", String(32)),
+    Column("time", String(40), nullable=False),
+    Column("score", Float, nullable=False),  # 0..1
+    Column("label", String(64)),
+    Column("chain", String(64), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Index("ix_feedback_time", "time"),
+)
+
+shadow_choices: Final = Table(  # what a shadow of the policy would have chosen for a call, beside what was chosen
+    "shadow_choices",
+    metadata,
+    Column("chain", String(64), primary_key=True),  # of the call's row
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("shadow", String(64), primary_key=True),
+    Column("trial", String(32), nullable=False),  # digest of both ways to choose: rows with another are not comparable
+    Column("time", String(40), nullable=False),
+    Column("request_id", String(64), nullable=False),
+    Column("category", String(200), nullable=False),
+    Column("expert", String(200), nullable=False),
+    Column("other", String(200)),  # the shadow's expert; NULL if it found none
+    Column("score", Float),  # expected, 0..1; NULL where the policy knows none for both
+    Column("other_score", Float),
+    Column("cost_usd", Float),  # of the call's tokens at each expert's prices; NULL where one is unknown
+    Column("other_cost_usd", Float),
+    Index("ix_shadow_choices_shadow_time", "shadow", "time"),
 )

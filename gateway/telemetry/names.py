@@ -99,6 +99,12 @@ RUNNER_UP: Final = "conclave.route.runner_up"
 ROW: Final = "conclave.route.row"
 REASON: Final = "conclave.route.reason"
 UNSURE: Final = "conclave.route.unsure"
+ARM: Final = "conclave.route.arm"
+CHECK: Final = "conclave.safety.check"
+FINDING_KIND: Final = "conclave.safety.kind"
+FOLLOWED: Final = "conclave.safety.followed"
+RATING: Final = "conclave.feedback.rating"
+ESCALATED: Final = "conclave.route.escalated"
 KIND: Final = "conclave.audit.kind"
 TAG: Final = "conclave.tag"
 TAG_VALUE: Final = "conclave.tag.value"
@@ -140,6 +146,13 @@ ROUTED: Final = Metric(
     "conclave.route.decisions", "counter", "{request}", (CATEGORY, REASON, UNSURE), "Decisions, by category and why."
 )
 CONFIDENCE: Final = Metric(CONFIDENT, "histogram", "1", (CATEGORY,), "How sure the classifier was.", CONFIDENCES)
+ESCALATIONS: Final = Metric(
+    "conclave.route.escalations",
+    "counter",
+    "{request}",
+    (CATEGORY, ESCALATED),
+    "Calls whose first answer was on trial, by whether a second expert was asked because it was unsure.",
+)
 ATTEMPTS: Final = Metric(
     "conclave.attempts", "counter", "{attempt}", (EXPERT, FAILURE), "Experts asked; the failure is empty for a success."
 )
@@ -211,6 +224,24 @@ AUDIT_ROWS: Final = Metric("conclave.audit.rows", "counter", "{row}", (KIND,), "
 TAGGED: Final = Metric(
     "conclave.tagged_requests", "counter", "{request}", (TAG, TAG_VALUE, ENDING), "Calls with a tag that policy lists."
 )
+SPLIT: Final = Metric(
+    "conclave.route.split", "counter", "{request}", (ARM, ENDING), "Calls that an A/B test dealt, by arm."
+)
+RATED: Final = Metric(
+    "conclave.feedback", "counter", "{rating}", (RATING,), "Ratings of answers: `good` from a score of 0.5, or `bad`."
+)
+CHECK_SECONDS: Final = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0)
+FINDINGS: Final = Metric(
+    "conclave.safety.findings",
+    "counter",
+    "{finding}",
+    (CHECK, FINDING_KIND, FOLLOWED),
+    "What checks found: `acted` if policy did something about it, else `observed`.",
+)
+CHECK_DURATION: Final = Metric(
+    "conclave.safety.check.duration", "histogram", "s", (CHECK,), "Time of a check over one call.", CHECK_SECONDS
+)
+CHECK_FAILURES: Final = Metric("conclave.safety.check.failures", "counter", "{call}", (CHECK,), "Checks that failed.")
 
 OURS: Final = (
     CALLS,
@@ -218,10 +249,16 @@ OURS: Final = (
     UNAUTHENTICATED,
     ROUTED,
     CONFIDENCE,
+    ESCALATIONS,
     ATTEMPTS,
     TRANSPORT_RETRIES,
     AUDIT_ROWS,
     TAGGED,
+    SPLIT,
+    RATED,
+    FINDINGS,
+    CHECK_DURATION,
+    CHECK_FAILURES,
 )
 NEWEST: Final = (INFERENCE, FIRST_CHUNK, PER_CHUNK, INPUT, OUTPUT, CACHED, REASONING)
 OLDER: Final = (OLD_DURATION, OLD_FIRST_CHUNK, OLD_PER_CHUNK, OLD_TOKENS)

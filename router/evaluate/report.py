@@ -1,4 +1,4 @@
-"""How good a router is on rows it was not trained on: accuracy, calibration, coverage, confusions, typos, speed."""
+"""How good a router is on rows it was not trained on: accuracy, calibration, coverage, confusions, damage, speed."""
 
 import hashlib
 import time
@@ -17,6 +17,12 @@ from conclave.router.train.vary import typos
 BINS: Final = 15
 TYPO_RATE: Final = 0.04  # letters disturbed: about one word in five
 CONFUSIONS: Final = 12
+WRAPPERS: Final = (  # words around a request that say nothing about it
+    "Hi there! {}",
+    "You are a helpful assistant. Answer as well as you can.\n\n{}\n\nTake a deep breath and think step by step.",
+    "### Instruction:\n{}\n\n### Response:",
+    "I have one more question before I go: {} Thanks a lot in advance!",
+)
 PROMPT_BYTES: Final = range(400, 481)  # the size that the speed is quoted for
 
 
@@ -58,6 +64,12 @@ class Report:
     coverage_when_sure: float
     accuracy_when_sure: float
     accuracy_with_typos: float
+    accuracy_in_lower_case: float
+    accuracy_in_capitals: float
+    accuracy_in_wrappers: float
+    set_coverage: float
+    set_size: float
+    set_coverage_by_source: dict[str, Share]
     confusions: tuple[Confusion, ...]
     speed: Speed
     model_digest: str
@@ -73,7 +85,13 @@ def evaluate(router: Router, data: Path, *, clock: Callable[[], float] = time.pe
     right = [one.category == row.category for one, row in zip(found, rows, strict=True)]
     sure = [ok for ok, one in zip(right, found, strict=True) if not one.unsure]
     draw = Random(0)  # noqa: S311  the same typos each time
-    misspelt = router.classify_batch(typos(row.text, draw, rate=TYPO_RATE) for row in rows)
+    credible = [router.credible(one) for one in found]
+    covered = [row.category in names for names, row in zip(credible, rows, strict=True)]
+
+    def damaged(change: Callable[[str], str]) -> float:
+        changed = router.classify_batch(change(row.text) for row in rows)
+        return _mean([one.category == row.category for one, row in zip(changed, rows, strict=True)])
+
     wrong = Counter(
         (row.category, one.category) for row, one in zip(rows, found, strict=True) if row.category != one.category
     )
@@ -85,7 +103,13 @@ def evaluate(router: Router, data: Path, *, clock: Callable[[], float] = time.pe
         calibration_error=calibration_error(found, right),
         coverage_when_sure=len(sure) / len(rows),
         accuracy_when_sure=_mean(sure),
-        accuracy_with_typos=_mean([one.category == row.category for one, row in zip(misspelt, rows, strict=True)]),
+        accuracy_with_typos=damaged(lambda text: typos(text, draw, rate=TYPO_RATE)),
+        accuracy_in_lower_case=damaged(str.lower),
+        accuracy_in_capitals=damaged(str.upper),
+        accuracy_in_wrappers=damaged(lambda text: draw.choice(WRAPPERS).format(text)),
+        set_coverage=_mean(covered),
+        set_size=sum(map(len, credible)) / len(credible),
+        set_coverage_by_source=_shares((row.source for row in rows), covered),
         confusions=tuple(Confusion(*pair, count) for pair, count in wrong.most_common(CONFUSIONS)),
         speed=measure_speed(router, rows, rows_per_s=rows_per_s, clock=clock),
         model_digest=router.digest,

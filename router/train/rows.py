@@ -6,7 +6,7 @@ shape.
 
 import gzip
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,11 +42,14 @@ def read_rows(file: Path) -> Iterator[Row]:
             yield Row(row.text, row.category, row.source)
 
 
-def row_weights(rows: Sequence[Row]) -> list[float]:
-    """Weights with mean 1: equal categories, sources inside a category by the root of their size."""
+def row_weights(rows: Sequence[Row], factors: Mapping[str, float] | None = None) -> list[float]:
+    """Weights with mean 1: equal categories, sources inside a category by the root of their size times their factor."""
+    factors = factors or {}
     cells = Counter((row.category, row.source) for row in rows)
+    share = {cell: count**SOURCE_POWER * factors.get(cell[1], 1.0) for cell, count in cells.items()}
     shares: defaultdict[str, float] = defaultdict(float)
-    for (category, _), count in cells.items():
-        shares[category] += count**SOURCE_POWER
+    for (category, _), held in share.items():
+        shares[category] += held
     each = len(rows) / len(shares)
-    return [each * cells[row.category, row.source] ** (SOURCE_POWER - 1) / shares[row.category] for row in rows]
+    row_share = {cell: each * share[cell] / shares[cell[0]] / count for cell, count in cells.items()}
+    return [row_share[row.category, row.source] for row in rows]

@@ -1,4 +1,4 @@
-"""Training from the data folder to the shipped files: `conclave router train` (about 5 minutes on 2 cores).
+"""Training from the data folder to the shipped files: `conclave router train` (about 2 minutes of one core).
 
 It reads category_train.jsonl.gz, adds disturbed copies and the generated chat corpus, fits, calibrates on unseen
 sources and writes `classifier.safetensors` and `classifier.json` beside the encoder's files. It never reads
@@ -11,24 +11,28 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
 from safetensors.numpy import save_file
-from scipy.special import log_softmax
 
 from conclave.router.classify import CLASSIFIER_FILES, Head
 from conclave.router.encoder import StaticEncoder
-from conclave.router.features import FEATURES
-from conclave.router.train.corpus import chat_rows
-from conclave.router.train.fit import calibrate, features, fit, out_of_source
+from conclave.router.features import FEATURES, SURFACE
+from conclave.router.train.calibrate import Scored, calibrate, report
+from conclave.router.train.corpus import NOISE_SOURCE, chat_rows
+from conclave.router.train.fit import VECTOR_SCALE, Matrix, features, fit, out_of_source
 from conclave.router.train.rows import TRAIN_FILE, Row, read_rows, row_weights
 from conclave.router.train.vary import disturb
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SEED: Final = 20261122
 CELL_ROWS: Final = 400  # of one source and category: more of the same shape teaches little and costs time
 COPY_SHARE: Final = 0.5  # of the benchmark rows get a disturbed copy
+BACKGROUND_ROWS: Final = 60  # a category, for categories of the user's own
 
 
 def train(data: Path, out: Path, *, say: Callable[[str], None]) -> None:
@@ -58,34 +62,52 @@ def write(rows: Sequence[Row], out: Path, *, trained_on: dict[str, str], say: Ca
     """Fit, calibrate on unseen sources, and write both files."""
     categories = sorted({row.category for row in rows})
     matrix = features(StaticEncoder.load(out), [row.text for row in rows])
-    labels = np.array([categories.index(row.category) for row in rows])
-    logits = np.zeros((len(rows), len(categories)), dtype=np.float32)
-    judged = np.zeros(len(rows), dtype=bool)
-    for numbers, found in out_of_source(matrix, rows, categories):
-        logits[numbers] = found
-        judged[numbers] = True
-    right = logits.argmax(axis=1) == labels
-    by_source: defaultdict[str, list[bool]] = defaultdict(list)
-    for number in np.flatnonzero(judged).tolist():
-        by_source[rows[number].source].append(bool(right[number]))
-    for source, found_right in sorted(by_source.items()):
-        say(f"unseen source {source:<24} {np.mean(found_right):.3f} of {len(found_right)}")
-    counts = np.array(row_weights([row for row, held in zip(rows, judged, strict=True) if held]))
-    say(f"mean over unseen sources {np.mean([np.mean(one) for one in by_source.values()]):.3f}")
-    say(f"categories alike, sources by the root of their size {(right[judged] * counts).sum() / counts.sum():.3f}")
-    calibration = calibrate(logits[judged], labels[judged], counts)
-    sure = np.exp(log_softmax(logits[judged] / calibration.temperature, axis=1).max(axis=1)) >= calibration.threshold
-    say(f"sure of {(sure * counts).sum() / counts.sum():.3f} of unseen rows")
-    say(f"temperature {calibration.temperature}, threshold {calibration.threshold}")
+    scored = unseen(matrix, rows, categories)
+    calibration = calibrate(scored)
+    report(scored, calibration, say=say)
     tensors = asdict(fit(matrix, rows, categories).weights())
-    tensors["codes"] = tensors["codes"].astype(np.float16)
+    unit = tensors.pop("unit")
+    tensors["background"] = background(matrix, rows, categories)
     save_file(tensors, out / CLASSIFIER_FILES[0])
     (out / CLASSIFIER_FILES[0]).chmod(0o644)  # safetensors writes 0600
     head = Head(
         categories=tuple(categories),
         features=FEATURES,
         temperature=calibration.temperature,
+        curve=calibration.curve,
+        unit=unit,
         threshold=calibration.threshold,
+        floor=calibration.floor,
         trained_on=trained_on,
     )
     (out / CLASSIFIER_FILES[1]).write_bytes(msgspec.json.format(msgspec.json.encode(head), indent=2) + b"\n")
+
+
+def unseen(matrix: Matrix, rows: Sequence[Row], categories: Sequence[str]) -> Scored:
+    """The scores of all benchmark rows, each by a model that has not seen its source."""
+    found = list(out_of_source(matrix, rows, categories))
+    numbers = [number for numbers, _ in found for number in numbers]
+    held = [rows[number] for number in numbers]
+    return Scored(
+        scores=np.concatenate([scores for _, scores in found]),
+        labels=np.array([categories.index(row.category) for row in held]),
+        counts=np.array(row_weights(held)),
+        sources=[row.source for row in held],
+    )
+
+
+def background(matrix: Matrix, rows: Sequence[Row], categories: Sequence[str]) -> "NDArray[np.float16]":
+    """Vectors of some rows of each category, sources alike: what a category of the user's own is told apart from."""
+    draw = Random(SEED)  # noqa: S311
+    chosen: list[int] = []
+    for category in categories:
+        cells: defaultdict[str, list[int]] = defaultdict(list)
+        for number, row in enumerate(rows):
+            if row.category == category and row.source != NOISE_SOURCE:
+                cells[row.source].append(number)
+        each = -(-BACKGROUND_ROWS // len(cells))
+        picked = [number for cell in sorted(cells) for number in draw.sample(cells[cell], min(each, len(cells[cell])))]
+        chosen += draw.sample(picked, min(BACKGROUND_ROWS, len(picked)))
+    vectors = matrix.dense[sorted(chosen), : -len(SURFACE)] / np.float32(VECTOR_SCALE)
+    found: NDArray[np.float16] = vectors.astype(np.float16)
+    return found

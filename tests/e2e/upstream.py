@@ -6,7 +6,8 @@
 at all, `cut` closes the connection after three words, `broken` sends an event that is no JSON, `lying` announces more
 bytes than it sends, `busy` answers 429, `down` answers 500, `picky` answers 400, `html` answers a page, `every` answers
 whatever it is asked, be it a chat or not. `FAULT.N` streams N words of WORDS and then has one of FAULTS; `flood`
-streams 200 MB; `whole` says them all or, after an assistant message, what it lacks. A line on stdout says `closed
+streams 200 MB; `whole` says them all or, after an assistant message, what it lacks. `sure` and `unsure` answer as
+`echo` does and, if they are asked, say how likely their words were. A line on stdout says `closed
 MODEL` whenever the peer left before the answer was whole, and `traced MODEL TRACEPARENT TRACESTATE` for a request that
 came with a trace context (`-` for no state).
 """
@@ -31,6 +32,14 @@ def completion(model: str, text: str) -> bytes:
             "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
         }
     ).encode()
+
+
+def likely(model: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The answer with the probability of its first word."""
+    token = {"token": "echo", "logprob": -0.01 if model == "sure" else -4.0, "bytes": None, "top_logprobs": []}
+    for choice in body["choices"]:
+        choice["logprobs"] = {"content": [token]}
+    return body
 
 
 def every(model: str) -> bytes:
@@ -115,6 +124,8 @@ async def plain(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
         body = every(model)
     else:
         body = completion(model, "echo: " + str(request["messages"][-1]["content"]))
+        if model in {"sure", "unsure"} and request.get("logprobs"):
+            body = json.dumps(likely(model, json.loads(body))).encode()
     announced = len(body) + (100 if model == "lying" else 0)
     writer.write(
         f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{extra}content-length: {announced}\r\n\r\n".encode()
@@ -144,7 +155,10 @@ async def stream(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
         await say(writer, request, fault, int(count or len(WORDS)))
         return
     for i, word in enumerate(["echo:", " one", " two", " three", " four"] if model != "paced" else [" w"] * 100):
-        writer.write(event(model, {"content": word}))
+        data = event(model, {"content": word})
+        if model in {"sure", "unsure"} and request.get("logprobs"):
+            data = b"data: %b\n\n" % json.dumps(likely(model, json.loads(data[6:]))).encode()
+        writer.write(data)
         await writer.drain()
         if model == "stall":
             await until_closed(writer, 30)

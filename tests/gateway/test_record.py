@@ -20,8 +20,9 @@ from conclave.gateway.errors import (
     Unauthenticated,
     Unavailable,
 )
+from conclave.gateway.policy.asked import Asked
 from conclave.gateway.policy.rules import Rules
-from conclave.gateway.record import MOST_SOURCES, Recorder
+from conclave.gateway.record import MOST_SOURCES, REMEMBERED, Recorder
 from conclave.gateway.reply import Reply
 from conclave.gateway.trace import Trace
 from conclave.router.api import Classification, Decision, Step
@@ -56,6 +57,7 @@ class Policy:
 
     digest: str = "p" * 64
     keep_text: bool = False
+    arm: str | None = None
 
 
 @dataclass
@@ -306,3 +308,39 @@ def test_a_flood_from_many_sources_stays_small(record: Recorder, paper: Paper) -
     record.close()
     assert len(paper.rows) == MOST_SOURCES + 2
     assert [(row["source"], row["count"]) for row in paper.rows[-2:]] == [("others", 1), ("others", 499)]
+
+
+def test_every_input_of_the_choice_is_kept_beside_its_result(record: Recorder, paper: Paper) -> None:
+    call = whole()
+    call.asked = Asked("auto", "chat", frozenset({"tools", "images"}), frozenset({"prover", "general"}))
+    call.decision = replace(call.decision, expected={"prover": 1 / 3}) if call.decision is not None else None
+    record(call)
+    decision = paper.rows[0]["decision"]
+    assert (decision["needs"], decision["reach"]) == (["images", "tools"], ["general", "prover"])
+    assert decision["expected"] == {"prover": 1 / 3}
+    assert not {"arm", "conversation", "talk", "quality"} & decision.keys()  # nothing to say of them
+
+
+def test_in_an_ab_test_the_row_says_which_arm_and_by_a_digest_which_conversation(
+    record: Recorder, paper: Paper
+) -> None:
+    call = whole()
+    call.rules = cast(Rules, Policy(arm="control"))
+    record(call)
+    decision = paper.rows[0]["decision"]
+    assert decision["arm"] == "control"
+    begins = f"begins:{QUESTION}"
+    assert decision["conversation"] == blake2b(begins.encode(), key=KEY, digest_size=16).hexdigest()
+    assert QUESTION not in str(paper.rows)
+
+
+def test_the_newest_calls_are_known_by_their_tenant(record: Recorder) -> None:
+    for number in range(3 * REMEMBERED):
+        call = opened()
+        call.id, call.grant = f"req_{number}", Grant("acme", None, Scope(), deadline_s=200.0)
+        call.end(100.1, InvalidRequest("x"))
+        record(call)
+    known = [record.tenant_of(f"req_{number}") for number in range(3 * REMEMBERED)]
+    assert known[-REMEMBERED:] == ["acme"] * REMEMBERED
+    assert known[0] is None
+    assert record.tenant_of("req_nobody") is None

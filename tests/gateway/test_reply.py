@@ -90,13 +90,14 @@ def test_a_choice_that_ended_waits_but_keeps_its_place_before_the_other_choices_
 def test_a_stream_without_a_finish_reason_still_ends_with_the_conclave_object() -> None:
     shown = reply()
     shown.feed(delta("a"))
+    shown.complete()
     (last,) = shown.finish({"expert": "e"})
     assert last.event == {"model": "m", "choices": [], "conclave": {"expert": "e"}}
 
 
 def test_an_empty_answer_is_a_failure_not_an_answer() -> None:
     with pytest.raises(ExpertFailed) as failed:
-        reply().finish({})
+        reply().complete()
     assert failed.value.kind == "cut"
 
 
@@ -150,6 +151,7 @@ def test_no_chunk_is_lost_doubled_or_reordered(kinds: list[str]) -> None:
     shown, chunks = reply(include_usage=True), [make[kind]() for kind in kinds]
     out = [released for chunk in chunks for released in shown.feed(chunk)]
     if chunks:
+        shown.complete()
         out += shown.finish({})
         assert [chunk.data for chunk in out[: len(chunks) - 1]] == [chunk.data for chunk in chunks[:-1]]
 

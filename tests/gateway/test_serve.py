@@ -16,7 +16,8 @@ from starlette.routing import Route
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from conclave.gateway.serve import Bound, Connection, Doors, PortTakenError, Server, bind, url_of
+from conclave.gateway.connection import Connection
+from conclave.gateway.serve import Bound, Doors, PortTakenError, Server, bind, url_of
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("litellm", "torch", "transformers", "triton", "numba", "faiss", "sqlalchemy", "httpx")
+HEAVY = ("litellm", "torch", "transformers", "triton", "numba", "faiss", "scipy", "sqlalchemy", "httpx")
 
 
 def python(code: str, *, cwd: Path) -> str:

@@ -29,10 +29,11 @@ def test_each_row_gives_one_line_with_its_id(shipped: Router) -> None:
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["id"] for row in rows] == ["row-0", "row-1", "row-2"]
     for row, expected in zip(rows, shipped.classify_batch(TEXTS), strict=True):
-        assert list(row) == ["id", "category", "confidence", "unsure", "probabilities"]
+        assert list(row) == ["id", "category", "confidence", "unsure", "credible", "probabilities"]
         assert row["category"] == expected.category
         assert row["confidence"] == expected.confidence
         assert row["unsure"] is expected.unsure
+        assert row["credible"] == list(shipped.credible(expected))
         assert row["probabilities"] == dict(expected.probabilities)
 
 
@@ -112,7 +113,7 @@ def test_the_progress_bar_stays_away_from_a_pipe() -> None:
 
 def test_training_without_its_extra_says_what_to_install(tmp_path: Path) -> None:
     script = (
-        "import sys; sys.modules['scipy'] = None\n"  # as if it were not installed
+        "import sys; sys.modules['numba'] = None\n"  # as if it were not installed
         "from conclave.router.cli import router; router(['train', '--data', sys.argv[1]])"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]

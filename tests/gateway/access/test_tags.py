@@ -124,3 +124,15 @@ def test_a_body_that_is_wrong_itself_says_so_first() -> None:
     with pytest.raises(InvalidRequest) as refused:
         tagged(parse, "team")(b"{")
     assert refused.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize("name", [None, "x", "chat 7", "é" * 256], ids=["null", "short", "spaced", "longest"])
+def test_a_conversation_may_have_a_name(name: str | None) -> None:
+    assert request(conclave={"conversation": name}).body["conclave"] == {"conversation": name}
+
+
+@pytest.mark.parametrize("name", ["", "x" * 257, 7, True, ["x"], {}], ids=str)
+def test_what_is_no_name_of_a_conversation_is_refused(name: Any) -> None:
+    with pytest.raises(InvalidRequest, match="1 to 256 characters") as refused:
+        request(conclave={"conversation": name})
+    assert refused.value.param == "conclave.conversation"

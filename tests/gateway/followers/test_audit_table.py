@@ -94,3 +94,19 @@ def test_a_database_without_the_table_is_no_witness(tmp_path: Path) -> None:
     """It must not be taken for one that remembers nothing."""
     with pytest.raises(StateError, match="cannot read the audit table"):
         list(witnessed(f"sqlite:///{tmp_path / 'empty.db'}"))
+
+
+def test_a_comment_stays_in_the_journal(database: Database, row: Callable[..., Row], data: Data) -> None:
+    said = {"kind": "feedback", "time": data["call"]["time"], "request_id": "req_1", "score": 1, "comment": "my secret"}
+    tagged = {**data["refused"], "tags": {"comment": "kept"}}
+    AuditTable(database).follow([row(0, said), row(1, tagged)])
+    feedback, refused = kept(database)
+    assert "my secret" not in feedback.row
+    assert msgspec.json.decode(feedback.row)["score"] == 1
+    assert msgspec.json.decode(refused.row)["tags"] == {"comment": "kept"}
+
+
+def test_the_arm_of_a_call_can_be_queried(database: Database, row: Callable[..., Row], data: Data) -> None:
+    in_arm = {**data["call"], "decision": {**data["call"]["decision"], "arm": "thrifty"}}
+    AuditTable(database).follow([row(0), row(1, in_arm)])
+    assert [one.arm for one in kept(database)] == [None, "thrifty"]

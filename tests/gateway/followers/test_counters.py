@@ -196,3 +196,15 @@ def test_only_tags_and_values_that_policy_lists_are_told_apart(
         if sample.name == "conclave_tagged_requests_total"
     }
     assert found == series
+
+
+def test_the_arms_of_a_split_and_ratings_are_counted(
+    counters: CallCounters, registry: CollectorRegistry, row: Callable[..., Row], data: Data
+) -> None:
+    in_arm = {**data["call"], "decision": {**data["call"]["decision"], "arm": "thrifty"}}
+    said = [{"kind": "feedback", "time": data["call"]["time"], "score": score} for score in (0.0, 0.5, 1.0)]
+    counters.follow([row(seq, one) for seq, one in enumerate([data["call"], in_arm, *said])])
+    about = {"conclave_route_arm": "thrifty", "conclave_ending": "answered"}
+    assert registry.get_sample_value("conclave_route_split_total", about) == 1
+    assert registry.get_sample_value("conclave_feedback_total", {"conclave_feedback_rating": "good"}) == 2
+    assert registry.get_sample_value("conclave_feedback_total", {"conclave_feedback_rating": "bad"}) == 1

@@ -1,0 +1,107 @@
+"""Calls as the record keeps them, read to learn from: by id or since a moment, with what was said of their answers.
+
+The audit table is asked first, because it has an index; the journal has what the table has lost, and the texts, where
+the policy keeps them. It verifies nothing: that is `conclave audit verify`. Importing this module imports SQLAlchemy.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Select, select
+
+from conclave.gateway.policy.rules import asked_turns
+from conclave.gateway.state.sql import Database
+from conclave.gateway.state.tables import audit_rows, feedback
+from conclave.safety.api import Origin, Segment
+from conclave.safety.audit.chain import segments
+from conclave.safety.audit.read import Stored, rows_of
+
+FETCH_ROWS: Final = 1_000
+
+_row: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A call's row, and what was said of its answer (0 to 1; None: nothing)."""
+
+    row: dict[str, Any]
+    said: float | None = None
+
+
+class KeptCalls:
+    """The calls of one state folder. `journal` is its folder with the chains."""
+
+    def __init__(self, database: Database, journal: Path) -> None:
+        self._database = database
+        self._journal = journal
+
+    def one(self, request_id: str) -> dict[str, Any] | None:
+        """The row of a call."""
+        at = audit_rows.c
+        with self._database.read() as connection:
+            statement = select(at.row).where(at.request_id == request_id, at.kind == "call").limit(1)
+            raw = connection.execute(statement).scalar()
+        return _row.decode(raw) if raw is not None else self._in_journal(request_id)
+
+    def since(self, moment: str) -> Iterator[Kept]:
+        """All calls, the oldest first; `moment` is ISO 8601 in UTC."""
+        at = audit_rows.c
+        statement = select(at.row, feedback.c.score).select_from(
+            audit_rows.outerjoin(feedback, feedback.c.request_id == at.request_id)
+        )
+        yield from self._found(statement.where(at.kind == "call", at.time >= moment))
+
+    def in_arms(self, moment: str) -> Iterator[Kept]:
+        """As `since`, of the calls that an A/B test dealt."""
+        at = audit_rows.c
+        statement = select(at.row, feedback.c.score).select_from(
+            audit_rows.outerjoin(feedback, feedback.c.request_id == at.request_id)
+        )
+        yield from self._found(statement.where(at.kind == "call", at.arm.is_not(None), at.time >= moment))
+
+    def rated(self, moment: str) -> Iterator[Kept]:
+        """As `since`, of the calls of which something was said since then."""
+        at = audit_rows.c
+        statement = select(at.row, feedback.c.score).select_from(
+            feedback.join(audit_rows, feedback.c.request_id == at.request_id)
+        )
+        yield from self._found(statement.where(at.kind == "call", feedback.c.time >= moment))
+
+    def _found(self, statement: Select[Any]) -> Iterator[Kept]:
+        ordered = statement.order_by(audit_rows.c.time, audit_rows.c.chain, audit_rows.c.seq)
+        with self._database.read() as connection:
+            for raw, score in connection.execute(ordered.execution_options(yield_per=FETCH_ROWS)):
+                yield Kept(_row.decode(raw), score)
+
+    def _in_journal(self, request_id: str) -> dict[str, Any] | None:
+        mark = f'"request_id":"{request_id}"'.encode()
+        found = (one.data for one in self._stored() if mark in one.line and one.data.get("kind") == "call")
+        return next(found, None)
+
+    def questions(self, request_ids: frozenset[str]) -> dict[str, str]:
+        """What was asked in these calls, where the journal holds the texts: that of the last user message, by id."""
+        found: dict[str, str] = {}
+        for data in (one.data for one in self._stored()):
+            if data.get("kind") != "call" or data.get("request_id") not in request_ids:
+                continue
+            if asked := asked_turns(list(_texts(data)), 1):
+                found[data["request_id"]] = asked[0]
+        return found
+
+    def _stored(self) -> Iterator[Stored]:
+        """Every row of the journal; none where there is no journal."""
+        if self._journal.is_dir():
+            for parts in segments(self._journal).values():
+                for part in parts:
+                    yield from rows_of(part.path)
+
+
+def _texts(row: dict[str, Any]) -> Iterator[Segment]:
+    for segment in row.get("segments", ()):
+        if "text" in segment:
+            text = segment["text"]
+            yield Segment(Origin(segment["origin"]), text, text, segment["place"])

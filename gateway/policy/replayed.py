@@ -1,0 +1,71 @@
+"""A recorded decision decided again: the same, other, or not to be known, and why.
+
+It takes the row's own inputs and the policy version that the row names, never today's. What it proves is that the
+choice followed from these; that the row is what was written, `conclave audit verify` proves.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from conclave.gateway.errors import ConclaveError
+from conclave.gateway.policy.past import PastVersions
+from conclave.gateway.policy.recorded import Change, IncompleteError, again
+from conclave.router.api import Decision, NoStepLeft, Outcome, Step, next_step
+
+Ending: TypeAlias = Literal["same", "differs", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """`why` says what hinders, where the ending is `unknown`; `changes` what differs, where it is that."""
+
+    ending: Ending
+    changes: tuple[Change, ...] = ()
+    why: str = ""
+
+
+def replayed(row: Mapping[str, Any], versions: PastVersions) -> Replayed:
+    """The decision of a row of kind `call`, decided again."""
+    digest = row.get("policy")
+    if row.get("decision") is None or digest is None:
+        return Replayed("unknown", why="the call ended before an expert was chosen")
+    version = versions.find(digest)
+    if version is None:
+        return Replayed("unknown", why=f"the table of versions has no policy {digest[:12]} that can be read")
+    try:
+        changes = again(version.rules_for(row["tenant"]), row)
+    except IncompleteError as error:
+        return Replayed("unknown", why=str(error))
+    except ConclaveError as error:
+        return Replayed("differs", (Change("steps", row["decision"]["steps"], error.message),))
+    changes += walked(row)
+    return Replayed("differs" if changes else "same", tuple(changes))
+
+
+def walked(row: Mapping[str, Any]) -> list[Change]:
+    """Where the experts that were asked are not those that the decision names after what became of each before."""
+    steps = row["decision"]["steps"]
+    decision = Decision(
+        steps=tuple(Step(step["expert"], step["reason"], on_trial=step.get("on_trial", False)) for step in steps),
+        reason=row["decision"]["reason"],
+        row=row["decision"]["row"],
+    )
+    outcomes: list[Outcome] = []
+    for place, attempt in enumerate(row.get("attempts") or ()):
+        step = _next(decision, outcomes)
+        if step is None or step.expert != attempt["expert"]:
+            return [Change(f"attempts[{place}]", attempt["expert"], step.expert if step is not None else None)]
+        unsure = bool((attempt.get("trial") or {}).get("unsure"))
+        outcomes.append(Outcome(accepted=False, error=attempt["failure"], unsure=unsure))
+    return []
+
+
+def _next(decision: Decision, outcomes: Sequence[Outcome]) -> Step | None:
+    """The step after these; whether a word was shown is not in the row, and only counts once all were asked."""
+    for shown in (False, True):
+        try:
+            return next_step(decision, outcomes, shown=shown, resumable=shown)
+        except NoStepLeft:
+            continue
+    return None

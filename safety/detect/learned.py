@@ -1,0 +1,226 @@
+"""The learned detectors: `override`, `persona` and `harm` in what users say, `embedded` instructions in data.
+
+One linear model a head over token n-grams of sliding windows; a text is as suspicious as its worst window. One pass
+over a text gives the scores of all heads, and the last texts' are kept, so that four checks cost one. They advise:
+whoever can try often enough gets past any classifier, and what must hold stands in deterministic layers.
+"""
+
+import hashlib
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from conclave.safety.api import DATA, Finding, Origin, Severity, View
+from conclave.safety.detect.ngrams import FEATURES, code_space, codes, weight, windows
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ARTIFACTS: Final = Path(__file__).parent.parent / "artifacts"
+DETECTOR_FILES: Final = ("detectors.safetensors", "detectors.json")
+ORIGINS: Final[Mapping[str, frozenset[Origin]]] = MappingProxyType(
+    {
+        "override": frozenset({Origin.USER}),
+        "persona": frozenset({Origin.USER}),
+        "harm": frozenset({Origin.USER}),
+        "embedded": DATA,
+    }
+)
+SEVERITY: Final[Mapping[str, Severity]] = MappingProxyType(
+    {
+        "override": Severity.MEDIUM,
+        "persona": Severity.MEDIUM,
+        "harm": Severity.MEDIUM,
+        "embedded": Severity.HIGH,
+    }
+)
+REMEMBERED: Final = 64  # texts: the views of one segment
+REMEMBERED_CHARS: Final = 1 << 16  # longer texts are not kept
+
+Ids = Callable[[str], Sequence[int]]
+
+
+class HeadFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One head in detectors.json: `windows` in tokens; a probability is that of `slope` * score + `offset`."""
+
+    name: str
+    bias: float
+    windows: tuple[int, ...]
+    slope: float
+    offset: float
+    threshold: float
+
+
+class HeadsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """detectors.json; `trained_on` names the data files with their SHA-256."""
+
+    features: str
+    vocabulary: int
+    heads: tuple[HeadFile, ...]
+    trained_on: dict[str, str]
+
+
+class Heads:
+    """All heads' weights and what turns a text into tokens; scores are probabilities, attacks and honest texts taken
+    to be equally frequent.
+    """
+
+    __slots__ = ("_about", "_ids", "_known", "_table", "digest")
+
+    def __init__(self, about: HeadsFile, table: "NDArray[np.float16]", ids: Ids, *, digest: str) -> None:
+        self._about = about
+        self._table = table  # [codes + 1, heads], the last row zeros
+        self._ids = ids
+        self._known: OrderedDict[str, dict[str, float]] = OrderedDict()
+        self.digest = digest
+
+    @classmethod
+    def load(cls, ids: Ids, folder: Path | None = None) -> "Heads":
+        """Read the shipped heads, or those in `folder`.
+
+        Raises FileNotFoundError, and ValueError for files that are not of one fit or were made for other features.
+        """
+        from safetensors.numpy import load_file  # noqa: PLC0415  numpy is imported where it is first needed
+
+        folder = folder or ARTIFACTS
+        tensors, facts = (folder / name for name in DETECTOR_FILES)
+        try:
+            about = msgspec.json.decode(facts.read_bytes(), type=HeadsFile)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"{facts}: {error}; train the detectors again") from error
+        table = load_file(tensors).get("table")
+        shape = (code_space(about.vocabulary) + 1, len(about.heads))
+        if about.features != FEATURES or table is None or table.shape != shape:
+            raise ValueError(
+                f"{folder}: detectors for features {about.features!r}, not {FEATURES!r}, or of another fit"
+            )
+        if unknown := [head.name for head in about.heads if head.name not in ORIGINS]:
+            raise ValueError(f"{facts}: no detector is called {unknown[0]!r}; known: {', '.join(ORIGINS)}")
+        return cls(about, table, ids, digest=digest_of(folder))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The heads."""
+        return tuple(head.name for head in self._about.heads)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the tokenizer must have."""
+        return self._about.vocabulary
+
+    @property
+    def trained_on(self) -> dict[str, str]:
+        """The data files with their SHA-256."""
+        return self._about.trained_on
+
+    def threshold(self, name: str) -> float:
+        """The probability from which a head's finding is made; raises KeyError."""
+        return {head.name: head.threshold for head in self._about.heads}[name]
+
+    def scores(self, text: str) -> dict[str, float]:
+        """Each head's probability for the text's worst window; 0 for a text without a token."""
+        known = self._known.get(text)
+        if known is not None:
+            return known
+        found = self._scored(text)
+        if len(text) <= REMEMBERED_CHARS:
+            self._known[text] = found
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return found
+
+    def _scored(self, text: str) -> dict[str, float]:
+        import numpy as np  # noqa: PLC0415
+
+        if not text.isascii():
+            text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
+        ids = self._ids(text)
+        if not len(ids):
+            return dict.fromkeys(self.names, 0.0)
+        seen = codes(ids, self._about.vocabulary)  # [tokens, 3]
+        worth = self._table.take(seen, axis=0).astype(np.float32)  # [tokens, 3, heads]
+        sums = np.zeros((len(ids) + 1, *worth.shape[1:]))
+        np.cumsum(worth, axis=0, out=sums[1:])  # [tokens + 1, 3, heads], float64: no drift in a long text
+        best: dict[int, NDArray[np.float64]] = {}
+        for size in {size for head in self._about.heads for size in head.windows}:
+            best[size] = _best(sums, windows(len(ids), size))
+        return {
+            head.name: _probability(head, max(float(best[size][column]) for size in head.windows))
+            for column, head in enumerate(self._about.heads)
+        }
+
+
+def _best(sums: "NDArray[np.float64]", spans: "NDArray[np.int64]") -> "NDArray[np.float64]":
+    """The best window's weighted sum by head. Pairs and triples that reach out of a window do not count in it."""
+    import numpy as np  # noqa: PLC0415
+
+    start, end = spans[:, 0], spans[:, 1]
+    total = sums[end, 0] - sums[start, 0]  # [windows, heads]
+    for kind in (1, 2):
+        total += sums[end, kind] - sums[np.minimum(start + kind, end), kind]
+    found: NDArray[np.float64] = (total * weight(end - start)[:, None]).max(axis=0)
+    return found
+
+
+def _probability(head: HeadFile, score: float) -> float:
+    said = head.slope * (score + head.bias) + head.offset
+    return 1 / (1 + math.exp(-said)) if said > -500 else 0.0  # noqa: PLR2004  exp's range
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedCheck:
+    """One head as a check: at most one finding a view, over all that the view was made from."""
+
+    name: str
+    heads: Heads
+    threshold: float
+    decodes: bool = True
+
+    @property
+    def origins(self) -> frozenset[Origin]:
+        """Whose segments it reads."""
+        return ORIGINS[self.name]
+
+    def score(self, text: str) -> float:
+        """How strongly a text is what the head looks for, 0..1."""
+        return self.heads.scores(text)[self.name]
+
+    def inspect(self, view: View) -> tuple[Finding, ...]:
+        """The finding in one view, if its worst window reaches the threshold."""
+        confidence = self.score(view.text)
+        if confidence < self.threshold:
+            return ()
+        return (
+            Finding(
+                check=self.name,
+                kind=self.name,
+                severity=SEVERITY[self.name],
+                confidence=confidence,
+                place=view.segment.place,
+                start=view.start,
+                end=view.end,
+                view=view.name,
+            ),
+        )
+
+
+def learned_checks(heads: Heads) -> tuple[LearnedCheck, ...]:
+    """A check for each head, at its own threshold."""
+    return tuple(LearnedCheck(name, heads, heads.threshold(name)) for name in heads.names)
+
+
+def digest_of(folder: Path | None = None) -> str:
+    """SHA-256 over the names and bytes of the detectors' files."""
+    digest = hashlib.sha256()
+    for name in DETECTOR_FILES:
+        digest.update(f"{name}\n".encode())
+        with ((folder or ARTIFACTS) / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

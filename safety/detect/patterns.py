@@ -1,0 +1,200 @@
+"""Many patterns at once: which of a file of rules a text matches, and where. For the checks on secrets and personal data.
+
+RE2 reads a text once for all patterns together, in time linear in its length whatever the text; only rules whose
+pattern is in it are then asked for their spans. A rule stands in `safety/rules/*.yaml` and is data: this module knows
+none by name. What a match is worth (a checksum, a placeholder) is for the checks to say.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, Protocol
+
+import msgspec
+
+from conclave.safety.api import Finding
+from conclave.safety.runner import MOST_FINDINGS
+
+RULES: Final = Path(__file__).parent.parent / "rules"
+MEMORY_BYTES: Final = 32 << 20  # of one set's automaton; RE2's own 8 MiB is refilled too often on random bytes
+BEFORE_CHARS: Final = 64  # in which a word that a rule wants near may stand
+AFTER_CHARS: Final = 24
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One pattern. Its first group, if it has one, is what counts; `kind` is the label of what is found.
+
+    `near` is a pattern of words of which one must stand close by; `entropy` is in bits per character; `check` names a
+    function of the check that has the rules. `weak` shapes count only in a text as written, never in a decoded one.
+    `example` must be found and `counter` must not: a test holds every rule to it. They may be written in pieces, so
+    that scanners of repositories do not take them for leaks.
+    """
+
+    name: str
+    kind: str
+    pattern: str
+    severity: Literal["low", "medium", "high"]
+    example: str | list[str]
+    counter: str | list[str]
+    near: str = ""
+    entropy: float = 0.0
+    check: str = ""
+    weak: bool = False
+    confidence: float = 1.0
+
+
+class RuleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of rules; `placeholders` are parts of what stands for a value, `published` values that are nobody's."""
+
+    rules: list[Rule]
+    placeholders: list[str] = []
+    published: list[str] = []
+
+
+class Span(NamedTuple):
+    """Characters `start` to `end` of a text."""
+
+    start: int
+    end: int
+
+
+class Hit(NamedTuple):
+    """A rule's match: where what counts of it stands."""
+
+    rule: Rule
+    start: int
+    end: int
+
+
+Judge = Callable[[str, int, int], Span | None]  # text, start, end -> the span that is really meant, or None
+
+
+class Match(Protocol):
+    """RE2's match, as far as it is used."""
+
+    def span(self, group: int = 0) -> tuple[int, int]: ...
+
+
+class Regexp(Protocol):
+    """RE2's compiled pattern, as far as it is used."""
+
+    @property
+    def groups(self) -> int: ...
+    def finditer(self, text: bytes) -> Iterator[Match]: ...
+    def search(self, text: bytes) -> Match | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A rule, its patterns, and the places in the set of those that must all be in a text."""
+
+    rule: Rule
+    regexp: Regexp
+    near: Regexp | None
+    group: int
+    needs: frozenset[int]
+
+
+def read_rules(name: str) -> RuleFile:
+    """The rules of `safety/rules/<name>.yaml`; raises msgspec.ValidationError for a malformed file."""
+    return msgspec.yaml.decode((RULES / f"{name}.yaml").read_bytes(), type=RuleFile)
+
+
+class Patterns:
+    """Rules compiled together. Raises ValueError for a pattern that RE2 does not take, naming the rule.
+
+    A text is read as Latin-1, anything beyond it as `?`: each character is one byte, so positions need no translation,
+    lone surrogates are harmless, and the automaton stays small. Patterns are therefore ASCII and Latin-1.
+    """
+
+    def __init__(self, rules: Iterable[Rule], judges: Mapping[str, Judge]) -> None:
+        import re2  # noqa: PLC0415  20 ms, and only where a policy looks for patterns
+
+        options = re2.Options()
+        options.encoding = re2.Options.Encoding.LATIN1
+        options.log_errors = False
+        options.max_mem = MEMORY_BYTES
+        self._set = re2.Set.SearchSet(options)
+        self._judges = judges
+        self._compiled: list[Compiled] = []
+        for rule in rules:
+            if rule.check and rule.check not in judges:
+                raise ValueError(f"rule {rule.name}: no check is called {rule.check!r}; known: {', '.join(judges)}")
+            try:
+                parts = [part.encode("latin-1") for part in (rule.pattern, rule.near) if part]
+                needs = frozenset(self._set.Add(part) for part in parts)
+                first, *others = (re2.compile(part, options) for part in parts)
+            except (re2.error, UnicodeEncodeError) as error:
+                raise ValueError(f"rule {rule.name}: RE2 does not take its pattern ({error})") from None
+            self._compiled.append(Compiled(rule, first, others[0] if others else None, min(first.groups, 1), needs))
+        self._set.Compile()
+
+    def hits(self, text: str) -> Iterator[Hit]:
+        """What matches, rule by rule in their order, but nothing that lies within an earlier hit."""
+        data = text.encode("latin-1", "replace")
+        matched = frozenset(self._set.Match(data) or ())
+        if not matched:
+            return
+        taken = bytearray(len(data))
+        for compiled in self._compiled:
+            if compiled.needs <= matched:
+                for span in self._spans(compiled, text, data):
+                    if taken.find(0, *span) >= 0:
+                        taken[span.start : span.end] = b"\1" * (span.end - span.start)
+                        yield Hit(compiled.rule, *span)
+
+    def _spans(self, compiled: Compiled, text: str, data: bytes) -> Iterator[Span]:
+        rule = compiled.rule
+        judge = self._judges.get(rule.check)
+        for match in compiled.regexp.finditer(data):
+            start, end = match.span(compiled.group)
+            if start < 0 or not stands_alone(text, start, end):
+                continue
+            if compiled.near and not compiled.near.search(data[max(0, start - BEFORE_CHARS) : end + AFTER_CHARS]):
+                continue
+            if rule.entropy and entropy(text[start:end]) < rule.entropy:
+                continue
+            span = judge(text, start, end) if judge else Span(start, end)
+            if span:
+                yield span
+
+
+def stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether a span is no part of a longer word; `\\n` and `%3D` before it are no letters of a word."""
+    if end < len(text) and _of_word(text[end]) and _of_word(text[end - 1]):
+        return False
+    if not start or not (_of_word(text[start]) and _of_word(text[start - 1])):
+        return True
+    before = text[max(0, start - 3) : start]
+    return before[-2:] in {"\\n", "\\r", "\\t"} or (len(before) == 3 and before[0] == "%")  # noqa: PLR2004  %3D
+
+
+def _of_word(character: str) -> bool:
+    return character.isascii() and (character.isalnum() or character == "_")
+
+
+def entropy(text: str) -> float:
+    """Shannon's entropy of the characters, in bits per character: 4 at most for hex, about 4.8 for 40 random letters."""
+    size = len(text)
+    return -sum(count / size * math.log2(count / size) for count in Counter(text).values())
+
+
+def masked(value: str) -> str:
+    """Enough of a value to know it again: a quarter, four characters at most."""
+    return f"{value[: min(4, len(value) // 4)]}…"
+
+
+def bounded(findings: Sequence[Finding], *, kind: str) -> Sequence[Finding]:
+    """The findings in order of place. If there are too many, the last one (`kind`) covers all that are left over.
+
+    What is cut off would not be redacted; the text between the last ones is the price.
+    """
+    ordered = sorted(findings, key=lambda finding: (finding.start, -finding.end))
+    if len(ordered) <= MOST_FINDINGS:
+        return ordered
+    kept, rest = ordered[: MOST_FINDINGS - 1], ordered[MOST_FINDINGS - 1 :]
+    end = max(finding.end for finding in rest)
+    worst = max(finding.severity for finding in rest)
+    return [*kept, replace(rest[0], kind=kind, severity=worst, end=end, evidence=f"{len(rest)} more")]

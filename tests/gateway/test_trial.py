@@ -1,0 +1,176 @@
+"""Trial: what is held of an answer, what is heard of it, and what is taken out again before it is shown."""
+
+import json
+from typing import Any
+
+import pytest
+
+from conclave.gateway.call import SILENCE, Chunk, ModelRequest, Usage
+from conclave.gateway.errors import ExpertFailed
+from conclave.gateway.reply import KEEP_ALIVE_S, Reply
+from conclave.gateway.testing import FakeClock
+from conclave.gateway.trial import MOST_HELD_BYTES, Trial
+
+
+def token(text: str, logprob: float, **others: float) -> dict[str, Any]:
+    top = [{"token": name, "logprob": value} for name, value in {text: logprob, **others}.items()]
+    return {"token": text, "logprob": logprob, "top_logprobs": top}
+
+
+def delta(content: str | None = None, *, index: int = 0, tokens: list[Any] | None = None, **more: Any) -> Chunk:
+    choice: dict[str, Any] = {"index": index, "delta": {"content": content}, "finish_reason": None, **more}
+    if tokens is not None:
+        choice["logprobs"] = {"content": tokens}
+    return Chunk(json.dumps({"id": "x", "model": "m", "choices": [choice]}).encode())
+
+
+END = delta(finish_reason="stop")
+USAGE = Chunk(b'{"model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}')
+
+
+def reply(clock: FakeClock | None = None, *, stream: bool = True) -> Reply:
+    body = {"messages": [{"role": "user", "content": "?"}]}
+    now_s = (clock or FakeClock()).now_s
+    return Reply(ModelRequest(body, "auto", stream, False, frozenset()), digest_key=b"k", now_s=now_s)
+
+
+def text(chunks: list[Chunk]) -> str:
+    return "".join(one["delta"].get("content") or "" for chunk in chunks for one in chunk.event["choices"])
+
+
+def test_the_probabilities_of_the_first_choices_tokens_are_heard() -> None:
+    trial = Trial()
+    trial.take(delta("yes", tokens=[token("yes", -0.1, no=-2.4)]))
+    trial.take(delta("!", tokens=[token("!", -0.5)]))
+    trial.take(delta("no", index=1, tokens=[token("no", -9.0)]))
+    assert trial.heard.answers == ("yes!", "no")
+    assert trial.heard.logprobs == (-0.1, -0.5)
+    assert trial.heard.first == {"yes": -0.1, "no": -2.4}
+
+
+ODD: list[object] = [None, 3, [], {}, {"content": 3}, {"content": [3, None, {}]},
+       {"content": [{"token": 1, "logprob": "x"}]},
+       {"content": [{"token": "a", "logprob": True}]}]  # fmt: skip
+
+
+@pytest.mark.parametrize("logprobs", ODD, ids=[str(number) for number in range(len(ODD))])
+def test_probabilities_that_are_none_are_not_heard(logprobs: object) -> None:
+    trial = Trial({"logprobs"})
+    trial.take(delta("a", logprobs=logprobs))
+    assert trial.heard.logprobs == ()
+    assert text(list(trial.answer())) == "a"
+
+
+def test_what_the_gateway_asked_for_itself_is_taken_out() -> None:
+    trial = Trial({"logprobs", "top_logprobs"})
+    trial.take(delta("yes", tokens=[token("yes", -0.1)]))
+    (chunk,) = trial.answer()
+    assert chunk.event["choices"][0]["logprobs"] is None
+    assert b"-0.1" not in chunk.data
+
+
+def test_what_the_client_asked_for_stays_byte_for_byte() -> None:
+    trial, chunk = Trial(), delta("yes", tokens=[token("yes", -0.1)])
+    trial.take(chunk)
+    assert [one.data for one in trial.answer()] == [chunk.data]
+
+
+def test_of_several_samples_one_is_shown_that_says_what_most_say() -> None:
+    trial = Trial({"n"})
+    for index, answer in enumerate(["Lyon", "Paris", " paris."]):
+        trial.take(delta(answer, index=index))
+        trial.take(delta(index=index, finish_reason="stop"))
+    trial.take(USAGE)
+    chunks = list(trial.answer())
+    assert text(chunks) == "Paris"
+    assert {choice["index"] for chunk in chunks for choice in chunk.event["choices"]} == {0}
+    assert chunks[-1].event["usage"]
+
+
+def test_an_answer_that_grows_too_large_has_failed() -> None:
+    trial = Trial()
+    trial.take(delta("x" * (MOST_HELD_BYTES // 2)))
+    with pytest.raises(ExpertFailed) as failed:
+        trial.take(delta("x" * (MOST_HELD_BYTES // 2)))
+    assert failed.value.kind == "late"
+
+
+def test_nothing_of_an_answer_on_trial_is_shown_before_its_end() -> None:
+    shown = reply()
+    shown.begin(on_trial=True)
+    assert [shown.feed(chunk) for chunk in (delta(role="assistant"), delta("yes"), END, USAGE)] == [()] * 4
+    shown.complete()
+    assert (shown.shown, shown.begun, shown.spare) == (False, False, True)
+    out = list(shown.finish({"expert": "e"}))
+    assert text(out) == "yes"
+    assert out[-1].event["conclave"] == {"expert": "e"}
+    assert (shown.finish_reason, shown.usage) == ("stop", Usage(prompt_tokens=3, completion_tokens=2))
+
+
+def test_the_client_hears_meanwhile_that_somebody_is_at_work() -> None:
+    clock = FakeClock()
+    shown = reply(clock)
+    shown.begin(on_trial=True)
+    assert not shown.feed(delta("a"))
+    clock.advance(KEEP_ALIVE_S)
+    assert list(shown.feed(delta("b"))) == [SILENCE]
+    assert (shown.shown, shown.begun) == (False, True)
+    assert not shown.feed(delta("c"))
+
+
+def test_an_unsure_answer_is_forgotten_when_another_expert_speaks() -> None:
+    shown = reply()
+    shown.begin(on_trial=True)
+    for chunk in (delta("weak"), END):
+        shown.feed(chunk)
+    shown.complete()
+    shown.begin()
+    out = [*shown.feed(delta("strong")), *shown.feed(END)]
+    shown.complete()
+    assert text([*out, *shown.finish({})]) == "strong"
+
+
+def test_an_unsure_answer_comes_back_if_nobody_did_better() -> None:
+    shown = reply()
+    shown.begin(on_trial=True)
+    for chunk in (delta("weak"), END):
+        shown.feed(chunk)
+    shown.complete()
+    shown.begin()
+    shown.feed(delta(role="assistant"))  # of the one that fails
+    shown.recall()
+    assert text(list(shown.finish({}))) == "weak"
+    assert shown.finish_reason == "stop"
+
+
+def test_an_answer_that_broke_off_on_trial_does_not_come_back() -> None:
+    shown = reply()
+    shown.begin(on_trial=True)
+    shown.feed(delta("wea"))
+    shown.begin()
+    assert not shown.spare
+
+
+def test_nothing_at_all_is_no_answer_on_trial_either() -> None:
+    shown = reply()
+    shown.begin(on_trial=True)
+    with pytest.raises(ExpertFailed) as failed:
+        shown.complete()
+    assert failed.value.kind == "cut"
+
+
+def test_an_attempt_on_trial_that_did_not_say_what_it_used_is_estimated() -> None:
+    shown = reply()
+    shown.begin(on_trial=True)
+    shown.feed(delta("one two three"))
+    assert shown.spent(["four five"]).estimated
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_the_ids_of_tool_calls_are_noted(stream: bool) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = {"delta" if stream else "message": {"tool_calls": [call, 3, {"id": None}]}}
+    chunk = Chunk(json.dumps({"choices": [{"index": 0, **said, "finish_reason": "tool_calls"}]}).encode())
+    shown = reply(stream=stream)
+    shown.feed(chunk)
+    assert shown.call_ids == ["call_1"]
