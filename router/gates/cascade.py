@@ -7,6 +7,8 @@ never asks anybody, and cannot see an expert that is wrong each time with full c
 """
 
 import math
+import re
+import sys
 import unicodedata
 from bisect import bisect_right
 from collections import Counter
@@ -23,6 +25,8 @@ FROM_LOGPROBS: Final = frozenset({"label", "logprobs", "first_token"})
 LABEL_WORDS: Final = 3  # an answer up to this long is a label: yes, a choice, a category, a tool's name
 ALTERNATIVES: Final = 5  # to the first token, that are told apart; all others are one class more
 ARTICLES: Final = frozenset({"a", "an", "the"})
+COMPARED_CHARS: Final = 4096  # of a sample; those that are asked for have 128 tokens, at 0.5 us a character
+MINUS: Final = re.compile(r"(?<![\w)\]])-(?=\d)")  # "-5", and not "3-5" or "- 5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +136,17 @@ def logprob_confidence(heard: Heard) -> float | None:
     """The geometric mean of the tokens' probabilities; None where the provider did not give any."""
     if not heard.logprobs:
         return None
-    return min(1.0, math.exp(math.fsum(heard.logprobs) / len(heard.logprobs)))
+    logprobs = [min(0.0, logprob) for logprob in heard.logprobs]  # no probability is above 1, whoever says so
+    return math.exp(max(-sys.float_info.max, sum(logprobs)) / len(logprobs))
 
 
 def agreement_confidence(heard: Heard) -> float | None:
-    """How much the samples say the same: the normalised entropy over their clusters; None for less than two."""
+    """How much the samples say the same: the normalised entropy over their clusters.
+
+    None for less than two, and where none says a word: a call of a tool, a refusal or nothing at all is no agreement.
+    """
     samples = len(heard.answers)
-    if samples < 2:  # noqa: PLR2004  nothing to compare
+    if samples < 2 or not any(map(str.strip, heard.answers)):  # noqa: PLR2004  nothing to compare
         return None
     counts = sorted(Counter(map(normalised, heard.answers)).values(), reverse=True)
     shares = [count / samples for count in counts] + [0.0] * (samples - len(counts))
@@ -152,8 +160,11 @@ def majority(answers: Sequence[str]) -> int:
 
 
 def normalised(answer: str) -> str:
-    """An answer as it is compared: without case, punctuation, articles and the width of its characters."""
-    folded = unicodedata.normalize("NFKC", answer).casefold()
+    """An answer as it is compared: without case, punctuation, articles and the width of its characters.
+
+    A minus before a number is no punctuation.
+    """
+    folded = MINUS.sub("\u2212", unicodedata.normalize("NFKC", answer[:COMPARED_CHARS]).casefold())
     kept = "".join(" " if unicodedata.category(mark)[0] in "PZC" else mark for mark in folded)
     words = kept.split()
     return " ".join([word for word in words if word not in ARTICLES] or words) or answer.strip()

@@ -6,6 +6,7 @@ none by name. What a match is worth (a checksum, a placeholder) is for the check
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ RULES: Final = Path(__file__).parent.parent / "rules"
 MEMORY_BYTES: Final = 32 << 20  # of one set's automaton; RE2's own 8 MiB is refilled too often on random bytes
 BEFORE_CHARS: Final = 64  # in which a word that a rule wants near may stand
 AFTER_CHARS: Final = 24
+AGAIN_CHARS: Final = 64  # of a match that was none, in which a later start is tried; longer would not be linear
+WORD: Final = re.compile(rb"[^0-9A-Za-z]*[0-9A-Za-z]*")  # from a match's start behind its first word
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,8 +85,7 @@ class Regexp(Protocol):
 
     @property
     def groups(self) -> int: ...
-    def finditer(self, text: bytes) -> Iterator[Match]: ...
-    def search(self, text: bytes) -> Match | None: ...
+    def search(self, text: bytes, pos: int = 0) -> Match | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,10 @@ class Compiled:
     near: Regexp | None
     group: int
     needs: frozenset[int]
+
+    def is_near(self, data: bytes, start: int, end: int) -> bool:
+        """Whether a word that the rule wants stands close by."""
+        return not self.near or self.near.search(data[max(0, start - BEFORE_CHARS) : end + AFTER_CHARS]) is not None
 
 
 def read_rules(name: str) -> RuleFile:
@@ -148,17 +154,20 @@ class Patterns:
     def _spans(self, compiled: Compiled, text: str, data: bytes) -> Iterator[Span]:
         rule = compiled.rule
         judge = self._judges.get(rule.check)
-        for match in compiled.regexp.finditer(data):
+        at = 0
+        while match := compiled.regexp.search(data, at):
+            first, last = match.span()
             start, end = match.span(compiled.group)
-            if start < 0 or not stands_alone(text, start, end):
-                continue
-            if compiled.near and not compiled.near.search(data[max(0, start - BEFORE_CHARS) : end + AFTER_CHARS]):
-                continue
-            if rule.entropy and entropy(text[start:end]) < rule.entropy:
-                continue
-            span = judge(text, start, end) if judge else Span(start, end)
+            span = None
+            alone = stands_alone(text, start, end) and compiled.is_near(data, start, end)
+            if alone and (not rule.entropy or entropy(text[start:end]) >= rule.entropy):
+                span = judge(text, start, end) if judge else Span(start, end)
             if span:
                 yield span
+                at = last if span.end == end else span.end
+            else:  # it may have begun too early: look again behind its first word, if it is short enough for that
+                word = WORD.match(data, first, last)
+                at = word.end() if word and last - first <= AGAIN_CHARS else last
 
 
 def stands_alone(text: str, start: int, end: int) -> bool:

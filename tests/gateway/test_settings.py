@@ -274,6 +274,8 @@ def shown(field: FieldInfo) -> str:
         return "below"
     if isinstance(value, bool) or value is None:
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, tuple) and any(isinstance(item, BaseModel) for item in value):
+        return "below"
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -195,7 +195,7 @@ BAD: list[tuple[Callable[[Path], None], str]] = [
     (pipe, "conclave.yaml: cannot be read: Not a file"),
     (large, "conclave.yaml: is larger than 1048576 bytes"),
     (not_utf8, "conclave.yaml:3: is not UTF-8"),
-    (cut_short, "conclave.yaml:5: is not YAML: expected the node content, but found '<stream end>'"),
+    (cut_short, "conclave.yaml:5: is not YAML: did not find expected node content"),
     (unknown_expert, "conclave.yaml:6: policy.default[0]: unknown expert 'fst'; did you mean 'fast'?"),
     (bad_server, "conclave.yaml:1: server.prot: unknown key; did you mean 'port'?"),
 ]
