@@ -111,6 +111,8 @@ class Usage:
     @classmethod
     def total(cls, usages: "Sequence[Usage]") -> "Usage":
         """Of all attempts of a call; None where none of them said."""
+        if len(usages) == 1:
+            return usages[0]
         return cls(
             prompt_tokens=_sum(usage.prompt_tokens for usage in usages),
             completion_tokens=_sum(usage.completion_tokens for usage in usages),

@@ -23,6 +23,7 @@ COMMANDS: Final = {  # name: (where it is, its line in --help)
     "policy": ("conclave.gateway.policy.versions_cli:policy", "List, compare and roll back versions of the policy."),
     "keys": ("conclave.gateway.access.cli:keys", "Make, list, rotate and revoke API keys."),
     "audit": ("conclave.safety.audit.cli:audit", "Verify, read, export and prune the record of every call."),
+    "safety": ("conclave.safety.cli:safety", "Scan texts with the learned detectors; hold them to their metrics."),
     "router": ("conclave.gateway.policy.life_cli:router", "Train, measure and use the router; try a policy."),
     "moe": ("conclave.moe.cli:moe", "Serve a mixture-of-experts model as a local expert."),
     "migrate": ("conclave.gateway.cli:migrate", "Bring the state database up to date."),
@@ -50,6 +51,8 @@ class LazyGroup(click.Group):
             _hand_to_audit(ctx, args)
         if args[0] == "keys":
             _hand_to_keys(ctx)
+        if args[0] == "safety":
+            _hand_to_safety(ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's signature
@@ -188,6 +191,19 @@ def _hand_to_audit(context: click.Context, args: list[str]) -> None:
     context.meta[TABLES] = _witnessed
     if "prune" in args:
         context.meta[KEEP_DAYS] = _keep_days()
+
+
+def _hand_to_safety(context: click.Context) -> None:
+    """What turns a text into tokens for the commands of `conclave safety`: the router's encoder is not their room's."""
+    from conclave.safety.cli import IDS  # noqa: PLC0415  commands load what they need
+
+    context.meta[IDS] = _token_ids
+
+
+def _token_ids() -> "Callable[[str], list[int]]":
+    from conclave.router.encoder import ARTIFACTS, ENCODER_FILES, Tokens  # noqa: PLC0415  commands load what they need
+
+    return Tokens(ARTIFACTS / ENCODER_FILES[1]).ids
 
 
 def _hand_to_keys(context: click.Context) -> None:

@@ -207,8 +207,8 @@ def _code(error: BaseException | None) -> str | None:
 
 def _decision(decision: Decision, call: Call, digest: Callable[[str], str]) -> dict[str, Any]:
     """Enough to replay the choice, bit for bit; in an A/B test also which conversation it was, as a keyed digest."""
-    arm = call.rules.arm if call.rules is not None else None
-    row = as_row(decision, call.asked, arm)
+    arm, basis = (call.rules.arm, call.rules.basis) if call.rules is not None else (None, "")
+    row = as_row(decision, call.asked, arm, basis)
     if arm is not None and call.request is not None:
         row["conversation"] = digest(conversation_of(call.request, call.segments))
     return row
@@ -293,7 +293,8 @@ def _attempt(attempt: Attempt, number: int, call: Call) -> dict[str, Any]:
     if number < len(call.outcomes) and call.decision is not None and call.decision.steps[number:][:1]:
         step, outcome = call.decision.steps[number], call.outcomes[number]
         if step.on_trial:
-            row["trial"] = {"unsure": outcome.unsure, "confidence": outcome.confidence, "evidence": outcome.evidence}
+            trial = {"unsure": outcome.unsure, "confidence": outcome.confidence, "evidence": outcome.evidence}
+            row["trial"] = trial | {"measured": outcome.measured}
     if trace is not None and trace.span_id:
         row["span_id"] = f"{trace.part(number + 1):016x}"
     return row

@@ -28,7 +28,7 @@ from conclave.gateway.policy.hot import HotPolicy, Makings
 from conclave.gateway.policy.meter import PolicyMeter
 from conclave.gateway.policy.opening import Opener
 from conclave.gateway.policy.published import Published, Version
-from conclave.gateway.policy.screening import made
+from conclave.gateway.policy.screening import maker
 from conclave.gateway.record import Recorder
 from conclave.gateway.settings import ServerSettings, Settings
 from conclave.gateway.state.counters import LocalCounters
@@ -154,9 +154,9 @@ def _begin_policy(
 
     meter = PolicyMeter(registry)
     store = PolicyStore(database)
-    return HotPolicy(
-        settings, Makings(store, opener, meter, router.classify, router.digest, teach=router.taught, checks=made)
-    )
+    checks = maker(router.encoder.tokens.ids)
+    makings = Makings(store, opener, meter, router.classify, router.digest, teach=router.taught, checks=checks)
+    return HotPolicy(settings, makings)
 
 
 def _open_journal(server: ServerSettings) -> "tuple[Journal, bytes]":

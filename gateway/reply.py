@@ -244,8 +244,9 @@ class Reply:
     def _note_calls(self, said: object) -> None:
         calls = said.get("tool_calls") if isinstance(said, dict) else None
         for call in calls if isinstance(calls, list) else ():
-            if isinstance(call, dict) and isinstance(name := call.get("id"), str) and len(self.call_ids) < MOST_CALLS:
-                self.call_ids.append(name)
+            name = call.get("id") if isinstance(call, dict) else None
+            if isinstance(name, str) and name not in self.call_ids and len(self.call_ids) < MOST_CALLS:
+                self.call_ids.append(name)  # some servers say it again with each piece of the arguments
 
     def _continue(self, chunk: Chunk, *, closing: bool) -> Sequence[Chunk]:
         """A continuing expert's chunk as if the first one had sent it: its identity, no role, nothing said twice."""

@@ -42,6 +42,7 @@ from conclave.gateway.policy.load import (
     meant,
     missing_documents,
     missing_keys,
+    silent_trials,
     unknown_providers,
 )
 from conclave.gateway.policy.own import untaught
@@ -297,7 +298,8 @@ def _read(path: Path | None, overrides: Mapping[str, Any], offered: Mapping[str,
         raise ConfigError(tuple(sorted(dict.fromkeys(problems), key=_line)))
     unknown = unknown_providers(policy, price_table.providers, source.where)
     unused = table.unused_scores(policy, source.where)
-    hints = (*found.notes, *unknown, *unused, *missing_keys(policy, os.environ, source.where))
+    silent = silent_trials(policy, source.where)
+    hints = (*found.notes, *unknown, *unused, *silent, *missing_keys(policy, os.environ, source.where))
     return Settings(
         server=server,
         policy=policy,

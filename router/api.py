@@ -23,8 +23,8 @@ class Classification:
 
     @property
     def runner_up(self) -> str:
-        """The second most probable category."""
-        return sorted(self.probabilities, key=self.probabilities.__getitem__)[-2]
+        """The most probable of the other categories; of equal ones the last by name, in whatever order they stand."""
+        return max((share, name) for name, share in self.probabilities.items() if name != self.category)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ class Outcome:
 
     `rejected` means that the expert found the request itself wrong, in `param` and with `code`; `final` that every
     other expert would find so too (a context that is too long may fit elsewhere). `unsure`: the step's answer was on
-    trial and is not good enough; `confidence` is what `evidence` says of an answer on trial.
+    trial and is not good enough; `confidence` is what `evidence` says of an answer on trial, and `measured` what it
+    said before a curve was applied: a new curve can only be found from that.
     """
 
     accepted: bool
@@ -60,6 +61,7 @@ class Outcome:
     unsure: bool = False
     confidence: float | None = None
     evidence: str | None = None
+    measured: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

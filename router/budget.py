@@ -5,7 +5,7 @@ A value; `mapping.py` finds the best table for it. Knows no policy and no provid
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from math import fsum
+from math import fsum, isfinite
 from typing import Final, Protocol
 
 HOSTED: Final = {"hosted_b": "billion parameters", "hosted_gb": "GB"}  # limits of what is hosted at once
@@ -16,6 +16,7 @@ AVERAGE: Final = {  # limits of what one call uses, on average
 }
 MEASURES: Final = HOSTED | AVERAGE
 ANY: Final = "any"  # the row for questions of no certain category
+LEAST_SHARE: Final = 1e-6  # of a category: its row should be a good one, however seldom it is asked for
 
 
 class Scored(Protocol):
@@ -53,12 +54,14 @@ class Problem:
     bans: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def shares(self) -> dict[str, float]:
-        """The weight of each category, 1 in all."""
+        """The weight of each category, 1 in all; none counts less than LEAST_SHARE."""
         said = {name: self.weights.get(name, 1.0) for name in self.scores}
         total = fsum(said.values())
         if not total > 0:
             raise Infeasible("the weights of all categories are 0", about="weights")
-        return {name: weight / total for name, weight in said.items()}
+        raised = {name: max(weight / total, LEAST_SHARE) for name, weight in said.items()}
+        whole = fsum(raised.values())
+        return {name: share / whole for name, share in raised.items()}
 
     def candidates(self, category: str) -> list[str]:
         """Who may serve it, in the order of the experts."""
@@ -84,6 +87,8 @@ class Problem:
             raise ValueError(f"there is no measure {unknown[0]!r}; known: {', '.join(MEASURES)}")
         if not self.scores:
             raise Infeasible("there are no scores", about="scores")
+        if not isfinite(self.trade):
+            raise Infeasible("what an answer is worth is too little to count in", about="trade")
         needed = (limits | ({"usd_per_call"} if self.trade else set())) & set(AVERAGE)
         for category in self.scores:
             names = self.candidates(category)
@@ -93,6 +98,9 @@ class Problem:
                     about=category,
                 )
             for name in names:
+                if endless := sorted(key for key in needed if not isfinite(self.use(name, key))):
+                    about = endless[0] if endless[0] in limits else "trade"
+                    raise Infeasible(f"{endless[0]} of the expert {name!r} is no finite number", about=about)
                 if missing := sorted(needed - set(self.experts[name])):
                     about = missing[0] if missing[0] in limits else "trade"
                     raise Infeasible(f"{missing[0]} of the expert {name!r} is not known, but it is needed", about=about)

@@ -1,5 +1,6 @@
 """`conclave router calibrate-cascade`: the threshold of a cascade from logged pairs, as the policy takes it."""
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,6 +33,9 @@ def calibrate_cascade(file: str, recover: float, usd_per_score: float | None, *,
 
     from conclave.router.gates.calibrate import escalation, fit  # noqa: PLC0415
 
+    for option, value in (("--recover", recover), ("--usd-per-score", usd_per_score)):
+        if value is not None and not math.isfinite(value):
+            raise click.BadParameter(f"{value} is no number to reckon with", param_hint=option)
     pairs = _pairs(file)
     try:
         found = fit(pairs, recover=recover, usd_per_score=usd_per_score)
@@ -96,7 +100,10 @@ def _pair(row: dict[str, object]) -> "Pair":
         value = row.get(name, 0.0)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ValueError(f"{name!r} is no number")  # noqa: TRY004  a wrong row, not a wrong call
-        values[name] = float(value)
+        try:
+            values[name] = float(value)
+        except OverflowError:
+            raise ValueError(f"{name!r} is too large") from None
     pair = Pair(**values)
     check(pair)
     return pair

@@ -142,8 +142,8 @@ def threshold(confidence: Sequence[float], routed: Sequence[float], default: Seq
     best, best_at, total = 0.0, 0, 0.0
     for place, gain in enumerate(gains, start=1):
         total += gain
-        last = place == len(ranked)
-        if total > best and (last or confidence[ranked[place]] > confidence[ranked[place - 1]]):
+        here = confidence[ranked[place - 1]]  # of 1, no threshold is above
+        if total > best and here < (confidence[ranked[place]] if place < len(ranked) else 1.0):
             best, best_at = total, place
     count = len(ranked)
     mean = best / count

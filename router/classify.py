@@ -190,7 +190,7 @@ def decide(head: Head, logits: list[float]) -> Classification:
     others = total - 1.0  # the winner's power is 1
     confidence = corrected(1.0 / total, head.curve)
     if others > 0:
-        second = max(power for number, power in enumerate(powers) if number != place)
+        second = sorted(powers)[-2]
         confidence = max(confidence, second / (others + second))  # the winner stays the winner
         share = (1.0 - confidence) / others
     else:

@@ -1,6 +1,7 @@
 """`conclave router`: classify files, measure the shipped router, train it again. Human words go to stderr."""
 
 import gzip
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,9 +98,10 @@ def train(data: Path, out: Path | None) -> None:
     "--outcomes", "files", multiple=True, required=True, type=_file, help="Outcome rows, .jsonl or .jsonl.gz."
 )
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where the head goes.")
-@click.option("--apart", is_flag=True, help="For questions of subjects that the outcomes lack: trust topics less.")
+@click.option("--apart", is_flag=True, help="For questions of subjects that the outcomes lack: by words alone.")
+@click.option("--scores-only", is_flag=True, help="No head: rows that name their category need no prompt.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
-def fit(files: tuple[Path, ...], out: Path, *, apart: bool, as_json: bool) -> None:
+def fit(files: tuple[Path, ...], out: Path, *, apart: bool, scores_only: bool, as_json: bool) -> None:
     """Make the policy's `routing.scores` and a quality head from outcome data, and say whether routing pays.
 
     A row is {"prompt", "scores": {expert: 0..1}}, with "category", "subset", "dataset", "id" and "cost" if known;
@@ -107,12 +109,16 @@ def fit(files: tuple[Path, ...], out: Path, *, apart: bool, as_json: bool) -> No
     """
     import msgspec  # noqa: PLC0415
 
+    if scores_only:
+        _fit_scores(_outcomes(files, bare=True), out)
+        return
     rows = _outcomes(files)
     with _train_extra():
         from conclave.router.evaluate.fitted import fit_to, lay_out  # noqa: PLC0415
 
         try:
-            found = fit_to(rows, files, out, apart=apart, say=lambda line: click.echo(line, err=True))
+            with _own_stdout():
+                found = fit_to(rows, files, out, apart=apart, say=lambda line: click.echo(line, err=True))
         except ValueError as error:
             raise click.ClickException(str(error)) from error
     click.echo(msgspec.json.encode(found).decode() if as_json else lay_out(found))
@@ -141,7 +147,8 @@ def benchmark(  # noqa: PLR0913  one parameter an option
         raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(SPLITS)}", param_hint="--splits")
     try:
         pools = [pool for file in files for pool in file_pools(file)] if files else list(folder_pools(data))
-        found = run(pools, data, splits=wanted, rows=rows, say=lambda line: click.echo(line, err=True))
+        with _own_stdout():
+            found = run(pools, data, splits=wanted, rows=rows, say=lambda line: click.echo(line, err=True))
     except (ValueError, FileNotFoundError) as error:
         raise click.ClickException(str(error)) from error
     if charts is not None:
@@ -150,11 +157,40 @@ def benchmark(  # noqa: PLR0913  one parameter an option
     click.echo(msgspec.json.encode(found).decode() if as_json else lay_out(found))
 
 
-def _outcomes(files: tuple[Path, ...]) -> "list[Graded]":
+@contextmanager
+def _own_stdout() -> Iterator[None]:
+    """What the solver's library writes to stdout by itself goes to stderr: `--json` promises one object."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _fit_scores(rows: "list[Graded]", out: Path) -> None:
+    """Write and print the table alone, as `routing.scores` takes it."""
+    import msgspec  # noqa: PLC0415
+
+    from conclave.router.classify import Router  # noqa: PLC0415
+    from conclave.router.scores import score_table  # noqa: PLC0415
+
+    unnamed = [row.prompt for row in rows if row.category is None]
+    found = iter(Router.load().classify_batch(unnamed) if unnamed else ())
+    shares = [next(found).probabilities if row.category is None else {row.category: 1.0} for row in rows]
+    table = msgspec.json.format(msgspec.json.encode(score_table(rows, shares)), indent=2)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "scores.json").write_bytes(table + b"\n")
+    click.echo(table.decode())
+
+
+def _outcomes(files: tuple[Path, ...], *, bare: bool = False) -> "list[Graded]":
     from conclave.router.outcomes import BadRows, read_outcomes  # noqa: PLC0415
 
     try:
-        return read_outcomes(files)
+        return read_outcomes(files, bare=bare)
     except BadRows as error:
         click.echo(str(error), err=True)
         click.echo(f"{error.total} bad row{'s' if error.total > 1 else ''}: nothing was made", err=True)

@@ -1,7 +1,7 @@
 """Whether one way is better than another, from what was measured of both: a difference with its 95 % interval.
 
-Intervals are by the normal law of large numbers, so below `FEWEST` values nothing is claimed. What belongs together
-(the calls of one conversation) must be made one value before it comes here.
+Intervals are Student's. They lean on means of so many values being near the normal law, so below `FEWEST` values
+nothing is claimed. What belongs together (the calls of one conversation) must be made one value before it comes here.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from math import fsum, sqrt
 from typing import Final, Literal, TypeAlias
 
 FEWEST: Final = 30  # values, of each side
-SURE: Final = 1.959964  # standard errors on each side of a 95 % interval
+INSIDE: Final = 0.95  # of an interval
 
 Verdict: TypeAlias = Literal["more", "less", "cannot tell yet"]
 
@@ -36,10 +36,10 @@ class Difference:
 
 def paired(differences: Sequence[float]) -> Difference | None:
     """Of the same things done in both ways; None for fewer than two."""
-    if len(differences) < 2:  # noqa: PLR2004  one value has no spread
+    count = len(differences)
+    if count < 2:  # noqa: PLR2004  one value has no spread
         return None
-    mean, error = _mean(differences), sqrt(_variance(differences) / len(differences))
-    return Difference(mean, mean - SURE * error, mean + SURE * error, len(differences))
+    return _difference(_mean(differences), _variance(differences) / count, count - 1, values=count)
 
 
 def apart(one: Sequence[float], other: Sequence[float]) -> Difference | None:
@@ -49,9 +49,19 @@ def apart(one: Sequence[float], other: Sequence[float]) -> Difference | None:
     """
     if min(len(one), len(other)) < 2:  # noqa: PLR2004  as above
         return None
-    mean = _mean(other) - _mean(one)
-    error = sqrt(_variance(one) / len(one) + _variance(other) / len(other))
-    return Difference(mean, mean - SURE * error, mean + SURE * error, min(len(one), len(other)))
+    parts = [(_variance(values) / len(values), len(values) - 1) for values in (one, other)]
+    squared = fsum(part for part, _ in parts)
+    shares = fsum(part**2 / free for part, free in parts)
+    freedom = squared**2 / shares if shares else min(free for _, free in parts)
+    return _difference(_mean(other) - _mean(one), squared, freedom, values=min(len(one), len(other)))
+
+
+def _difference(mean: float, squared_error: float, freedom: float, *, values: int) -> Difference:
+    """With the interval that `freedom` degrees of freedom give to an error."""
+    from scipy.special import stdtrit  # noqa: PLC0415  0.5 s: only where something is compared
+
+    reach = float(stdtrit(freedom, (1 + INSIDE) / 2)) * sqrt(squared_error)
+    return Difference(mean, mean - reach, mean + reach, values)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -10,6 +10,7 @@ from math import fsum, inf, sqrt
 from typing import Final
 
 from conclave.router.budget import MEASURES, Infeasible, Problem
+from conclave.router.hosting import best as best_of
 from conclave.router.program import SLACK, TIE, TOLERANCE, Program, uses_of, within
 
 SURE: Final = 1.96  # standard errors on each side of a 95 % interval
@@ -56,11 +57,11 @@ class Gain:
 def solve(problem: Problem, *, priced: bool = True) -> Solved:
     """The best table, with the limits' shadow prices unless they are not wanted. Raises Infeasible, in words."""
     problem.check()
-    program = Program(problem)
-    best = program.best()
+    best = best_of(problem)
     if best is None:
         raise _why(problem)
-    return measured(problem, best.table, bound=best.bound, prices=program.prices() if priced else {})
+    prices = Program(problem).prices() if priced else {}
+    return measured(problem, best.table, bound=best.bound, prices=prices)
 
 
 def measured(

@@ -44,8 +44,11 @@ class BadRows(ValueError):
         super().__init__("\n".join(named) + more)
 
 
-def read_outcomes(files: Iterable[Path]) -> list[Graded]:
-    """The rows of all files, in order; raises BadRows, and OSError for a file that cannot be opened."""
+def read_outcomes(files: Iterable[Path], *, bare: bool = False) -> list[Graded]:
+    """The rows of all files, in order; raises BadRows, and OSError for a file that cannot be opened.
+
+    `bare`: a row that names its category needs no prompt, as live calls whose text was not kept; it is empty then.
+    """
     rows: list[Graded] = []
     wrong: list[str] = []
     total = 0
@@ -56,7 +59,7 @@ def read_outcomes(files: Iterable[Path]) -> list[Graded]:
             try:
                 if isinstance(line, Exception):
                     raise line
-                row = _graded(line)
+                row = _graded(line, bare=bare)
                 if row.name and row.name in first:
                     raise ValueError(f"the id {shown(row.name)} is taken by {first[row.name]}")
             except ValueError as error:
@@ -102,11 +105,13 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes | ValueError]]:
             yield number + 1, ValueError(f"cannot be read on from here: {error}")
 
 
-def _graded(line: bytes) -> Graded:
+def _graded(line: bytes, *, bare: bool) -> Graded:
     """One line's row; raises ValueError that says what is wrong with it."""
     row = _object(line)
     prompt = row.get("prompt")
-    if not isinstance(prompt, str) or not prompt.strip():
+    if prompt is None and bare and row.get("category") is not None:
+        prompt = ""
+    elif not isinstance(prompt, str) or not prompt.strip():
         raise ValueError("'prompt' must be a text that is not empty" + ("" if "prompt" in row else "; there is none"))
     return Graded(
         prompt=prompt,

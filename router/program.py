@@ -11,12 +11,13 @@ the limit, because HiGHS's tolerances are absolute.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from math import fsum, inf
 from typing import TYPE_CHECKING, Any, Final
 
-from conclave.router.budget import AVERAGE, HOSTED, Problem
+from conclave.router.budget import AVERAGE, HOSTED, Infeasible, Problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,15 @@ SLACK: Final = 1e-9  # relative: 3 * 0.1 is within a budget of 0.3
 TOLERANCE: Final = 2e-6  # relative, twice HiGHS's own: a limit that a solution passes is drawn in so far
 SCALE: Final = 1e5  # of the objective: HiGHS's absolute gap of 1e-6 is then below what breaks a tie
 MOST_NODES: Final = 50_000  # of the search, instead of a time limit: the same on every machine
+NO_TABLE: Final = 2  # scipy's word for a program that nothing satisfies
+MOST_CUTS: Final = 8  # tables that HiGHS's tolerances let pass a limit, each forbidden by itself
+LEAST_TIE: Final = 1e-3  # share of a category, at least, in breaking ties
+TOO_MUCH: Final = 2.0  # times a limit: such a column is 0 anyway, and HiGHS refuses numbers above 1e15
 HALF: Final = 0.5
+
+
+class GaveUp(Infeasible):
+    """The search ended without a table, and without knowing that there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +66,41 @@ class Program:
         sized = [name for name in problem.experts if any(problem.use(name, measure) for measure in HOSTED)]
         self._room = {name: len(self._pairs) + place for place, name in enumerate(sized)}
         self._columns = len(self._pairs) + len(sized)
+        self.worths: Final = self._worths()
 
-    def best(self) -> Found | None:
-        """The table that is worth most; None if nothing fits.
+    def among(self, hosted: Collection[str]) -> "Program":
+        """The program where just these experts are hosted, which have room together."""
+        part = copy(self)
+        part._pairs = [pair for pair in self._pairs if pair[1] in hosted]
+        part._room, part._columns = {}, len(part._pairs)
+        return part
+
+    def best(self, *, above: float = -inf) -> Found | None:
+        """The table that is worth most; None if nothing fits, or nothing that is worth so much. Raises GaveUp."""
+        cost = [-self.worths[pair] for pair in self._pairs]
+        found = self._run(cost, least=[] if above == -inf else [Line(dict(enumerate(cost)), -inf, -above)])
+        return None if found is None else Found(found.table, found.bound + TIE)
+
+    def _worths(self) -> dict[tuple[str, str], float]:
+        """What each pair adds to a table's worth.
 
         Of tables that are as good, everybody gets the same: cheap experts first, then those that stand first, then by a
-        fixed number made of the names. All three together count less than TIE.
+        fixed number made of the names. All three together count less than TIE, and in a category by its share.
         """
         order = list(self._problem.experts)
         key = {name: (self._problem.experts[name].get("usd_per_call", inf), order.index(name)) for name in order}
         rank = {name: place for place, name in enumerate(sorted(order, key=key.__getitem__))}
-        most = TIE / len(self._problem.scores) / len(order)
-        cost = [
-            most * (rank[name] + 0.1 * _number(f"{c}/{name}")) - self._shares[c] * self._problem.net(c, name)
+        parts = {category: max(share, LEAST_TIE) for category, share in self._shares.items()}
+        most = TIE / fsum(parts.values()) / len(order)
+        return {
+            (c, name): self._shares[c] * self._problem.net(c, name)
+            - most * parts[c] * (rank[name] + 0.1 * _number(f"{c}/{name}"))
             for c, name in self._pairs
-        ]
-        found = self._run(cost)
-        return None if found is None else Found(found.table, found.bound + TIE)
+        }
+
+    def worth(self, table: Mapping[str, str]) -> float:
+        """Of a table, with what breaks ties."""
+        return fsum(self.worths[pair] for pair in table.items())
 
     def least(self, measure: str) -> Found | None:
         """The table within the limits that uses least of a measure."""
@@ -100,7 +127,7 @@ class Program:
             b_eq=[line.upper for line in once],
             A_ub=self._matrix(at_most),
             b_ub=[line.upper for line in at_most],
-            bounds=(0, 1),
+            bounds=[(0, most) for most in self._most()],
             method="highs",
         )
         if relaxed.status != 0:
@@ -108,14 +135,51 @@ class Program:
         duals = dict(zip(self._problem.limits, relaxed.ineqlin.marginals[len(rooms) :], strict=True))
         return {name: max(0.0, -float(duals[name])) / self._unit(name) for name in average}
 
-    def _run(self, cost: Sequence[float], room: Sequence[float] = ()) -> Found | None:
-        """The table of least cost that keeps every limit."""
-        found = self._solved(cost, room, self._limits())
-        if found is not None and not within(self._problem, uses_of(self._problem, found.table, self._shares)):
-            return self._solved(cost, room, self._limits(drawn_in=TOLERANCE))
-        return found
+    def _run(self, cost: Sequence[float], room: Sequence[float] = (), *, least: Sequence[Line] = ()) -> Found | None:
+        """The table of least cost that keeps every limit.
 
-    def _solved(self, cost: Sequence[float], room: Sequence[float], limits: Sequence[Line]) -> Found | None:
+        HiGHS takes a limit for kept that is passed by a millionth. Such a table is forbidden; if that is not enough,
+        the limits are drawn in.
+        """
+        most, cuts, bound = self._most(), list(least), inf
+        for _ in range(MOST_CUTS):
+            found = self._solved(cost, room, [*self._limits(), *cuts], most)
+            if found is None:
+                return None
+            bound = min(bound, found.bound)
+            uses = uses_of(self._problem, found.table, self._shares)
+            if within(self._problem, uses):
+                return Found(found.table, bound)
+            cuts.append(self._forbidden(found.table, uses))
+        found = self._solved(cost, room, [*self._limits(drawn_in=TOLERANCE), *cuts], most)
+        if found is None:
+            raise GaveUp("no table was found that keeps a limit to the last digit: make the limits a little wider")
+        return Found(found.table, bound)
+
+    def _most(self) -> list[float]:
+        """The upper bound of each column: 0 for what passes a limit by itself."""
+        limits = {name: limit * (1 + SLACK) for name, limit in self._problem.limits.items()}
+        hosted, average = limits.keys() & HOSTED.keys(), limits.keys() & AVERAGE.keys()
+        use = self._problem.use
+        room = {name for name in self._problem.experts if all(use(name, one) <= limits[one] for one in hosted)}
+        pairs = [
+            name in room and all(self._shares[c] * use(name, one) <= limits[one] for one in average)
+            for c, name in self._pairs
+        ]
+        return [float(one) for one in (*pairs, *(name in room for name in self._room))]
+
+    def _forbidden(self, table: Mapping[str, str], uses: Mapping[str, float]) -> Line:
+        """Not all of these together again: who is hosted if that is too much, else who serves what."""
+        limits = self._problem.limits
+        if any(uses[name] > limits[name] * (1 + 2 * SLACK) for name in limits if name in HOSTED):
+            columns = [self._room[name] for name in sorted(set(table.values())) if name in self._room]
+        else:
+            columns = [at for at, (c, name) in enumerate(self._pairs) if table[c] == name]
+        return Line(dict.fromkeys(columns, 1.0), -inf, len(columns) - 1.0)
+
+    def _solved(
+        self, cost: Sequence[float], room: Sequence[float], limits: Sequence[Line], most: Sequence[float]
+    ) -> Found | None:
         import numpy as np  # noqa: PLC0415  numpy is imported where it is first needed
         from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415  as above
 
@@ -126,14 +190,16 @@ class Program:
         result = milp(
             SCALE * np.array([*cost, *(room or [0.0] * len(self._room))]),
             integrality=integral,
-            bounds=Bounds(0, 1),
+            bounds=Bounds(0, most),
             constraints=LinearConstraint(
                 self._matrix(lines), [line.lower for line in lines], [line.upper for line in lines]
             ),
             options={"mip_rel_gap": 0.0, "node_limit": MOST_NODES},
         )
         if result.x is None:
-            return None
+            if result.status == NO_TABLE:
+                return None
+            raise GaveUp(f"no table was found in {MOST_NODES} steps of the search, and it may be that none fits")
         bound = result.mip_dual_bound if result.mip_dual_bound is not None else result.fun
         return Found(self._table(result.x), -float(bound) / SCALE)
 
@@ -161,6 +227,7 @@ class Program:
             else:
                 uses = [self._shares[c] * self._problem.use(expert, name) / unit for c, expert in self._pairs]
                 terms = dict(enumerate(uses))
+            terms = {at: min(one, TOO_MUCH) for at, one in terms.items()}
             lines.append(Line(terms, -inf, limit / unit * (1 + SLACK - drawn_in)))
         return lines
 

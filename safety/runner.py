@@ -6,6 +6,7 @@ costs only its last turn. It never logs, counts or raises for what a check does.
 """
 
 import hashlib
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -39,6 +40,7 @@ class Memo:
         self._keyed = hashlib.blake2b(key=key, digest_size=16)
         self._size = size
         self._found: OrderedDict[bytes, tuple[Finding, ...]] = OrderedDict()
+        self._lock = threading.Lock()  # large requests are looked at in threads
 
     def name_of(self, rules: str, tenant: str, segment: Segment) -> bytes:
         """The hash under which findings in this segment's text are remembered; `rules` names the checks' versions."""
@@ -51,16 +53,18 @@ class Memo:
 
     def get(self, name: bytes) -> tuple[Finding, ...] | None:
         """What was found, if it is still known."""
-        found = self._found.get(name)
-        if found is not None:
-            self._found.move_to_end(name)
-        return found
+        with self._lock:
+            found = self._found.get(name)
+            if found is not None:
+                self._found.move_to_end(name)
+            return found
 
     def put(self, name: bytes, found: tuple[Finding, ...]) -> None:
         """Remember, and forget the oldest."""
-        self._found[name] = found
-        if len(self._found) > self._size:
-            self._found.popitem(last=False)
+        with self._lock:
+            self._found[name] = found
+            if len(self._found) > self._size:
+                self._found.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 python -m benchmarks.gateway run                                   all targets, 5 rounds of 3 s a measurement
 python -m benchmarks.gateway run --targets F,conclave --rounds 3
+python -m benchmarks.gateway run --targets F,conclave --defences   Conclave twice: lean, and with every defence
 python -m benchmarks.gateway peers                                 install LiteLLM's proxy and Portkey, once
 python -m benchmarks.gateway run --targets F,conclave,Portkey,LiteLLM
 python -m benchmarks.gateway report benchmarks/gateway/results/FILE.csv
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -22,7 +24,7 @@ import click
 from benchmarks.gateway import peers as others
 from benchmarks.gateway import targets as known
 from benchmarks.gateway.chart import draw
-from benchmarks.gateway.conclave import conclave
+from benchmarks.gateway.conclave import DEFENDED, conclave
 from benchmarks.gateway.load import LoadError, drive, require_wrk
 from benchmarks.gateway.results import Place, Results, read_csv, write_csv
 from benchmarks.gateway.rounds import LOADS, Maker, Plan
@@ -66,14 +68,18 @@ def _stop(signum: int, frame: object) -> NoReturn:  # noqa: ARG001  the signal h
 )
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 50))
 @click.option("--seconds", default=3, show_default=True, type=click.IntRange(1, 60), help="Length of one measurement.")
+@click.option("--defences", is_flag=True, help=f"Measure Conclave a second time, as {DEFENDED!r}.")
 @click.option("--docs/--no-docs", default=True, help="Write the table and the chart into docs/.")
-def run(targets: str, also: Path | None, rounds: int, seconds: int, *, docs: bool) -> None:
+def run(  # noqa: PLR0913  one parameter an option
+    targets: str, also: Path | None, rounds: int, seconds: int, *, defences: bool, docs: bool
+) -> None:
     """Measure, print the table, keep the CSV."""
     _warn_if_busy()
     results = Results(Place.here())
     try:
         require_wrk()
         makers = [_maker(name) for name in targets.split(",")]
+        makers += [partial(conclave, defences=True)] if defences else []
         makers += known.also(also) if also else []
         run_rounds(makers, Plan(rounds, seconds), results, _say)
     except (LoadError, TargetError) as error:

@@ -23,7 +23,7 @@ from conclave.safety.detect.secrets import SecretsCheck
 
 CHARS = 20_000
 KB = CHARS / 1000
-PROSE = "The council met on Tuesday to discuss the new bridge, which has cost 3.2 million so far; a vote is due in May. "
+PROSE = "The council met on Tuesday to discuss the new bridge, which cost 3.2 million so far; a vote is due in May. "
 CODE = "    for index, row in enumerate(self.rows[start:end]):\n        total += row.price * 1.19 if row.taxed else 0\n"
 FIND = "Write to anna.berg@nordwind.org or pay to DE75 5121 0800 1245 1261 99. "
 
@@ -79,8 +79,6 @@ def main() -> None:
     print(f"{'text':10} {'findings':>8} {'ms':>8} {'ms/KB':>8} {'re ms':>8} {'re ms/KB':>9}")
     for name, row in rows.items():
         print(f"{name:10} " + " ".join(f"{row[key]:>{size}}" for key, size in zip(row, (8, 8, 8, 8, 9), strict=True)))
-
-
 
 
 if __name__ == "__main__":

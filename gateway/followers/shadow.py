@@ -53,21 +53,23 @@ class ShadowScores:
         return self._reached.read()
 
     def follow(self, rows: Sequence[Row]) -> None:
-        choices = [choice for row in rows for choice in self._choices(row)]
+        found = {digest: self._version(digest) for digest in {row.data.get("policy") for row in rows} if digest}
+        shadowed = {digest: one for digest, one in found.items() if one is not None and one.document.routing.shadow}
+        choices: list[dict[str, Any]] = []
+        for row in rows if shadowed else ():  # most policies have none: no row need be looked at
+            version = shadowed.get(row.data.get("policy"))
+            choices += self._choices(row, version) if version is not None else ()
         if not choices and not self._reached.due(rows):
             return
         with self._database.write() as connection:
             keep_new(connection, shadow_choices, choices)
             self._reached.write(connection, rows)
 
-    def _choices(self, row: Row) -> Iterator[dict[str, Any]]:
+    def _choices(self, row: Row, version: Version) -> Iterator[dict[str, Any]]:
         decision = row.data.get("decision")
         if row.data["kind"] != "call" or not decision or not decision.get("category"):
             return
         if decision.get("arm") not in (None, CONTROL):
-            return
-        version = self._version(row.data.get("policy") or "")
-        if version is None or not version.document.routing.shadow:
             return
         whole = msgspec.json.decode(row.raw)
         try:
@@ -118,8 +120,16 @@ def _compared(shadow: Shadow, asked: Asked, version: Version, whole: Mapping[str
         if chosen in expected and other in expected:
             kept |= {"score": expected[chosen], "other_score": expected[other]}
             break
-    costs = [_cost(version, expert, whole.get("usage") or {}) for expert in (chosen, other)]
+    costs = [_cost(version, expert, _used(whole)) for expert in (chosen, other)]
     return kept if None in costs else kept | {"cost_usd": costs[0], "other_cost_usd": costs[1]}
+
+
+def _used(whole: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tokens of the answer that was shown: another choice would not have paid for failures and trials, too."""
+    attempts: Sequence[Mapping[str, Any]] = whole.get("attempts") or ()
+    if len(attempts) < 2:  # noqa: PLR2004  one is all
+        return whole.get("usage") or {}
+    return next((one for one in attempts if one["expert"] == whole.get("kept")), attempts[-1]).get("usage") or {}
 
 
 def _cost(version: Version, expert: str, usage: Mapping[str, Any]) -> float | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from conclave.gateway.policy.rules import Rules
 
 EXTENSION: Final = "conclave"  # the field of a body that is Conclave's own
-POINT_BYTES: Final = 8  # of a hash, for a number in 0..1
+POINT_BYTES: Final = 6  # of a hash, for a number from 0 up to 1, but not 1: a double holds 48 bits exactly
 POINTS: Final = 2 ** (8 * POINT_BYTES)
 
 

@@ -47,6 +47,8 @@ class CascadeSettings(Part):
             raise ValueError("weak and strong are the same expert; a second opinion needs another one")
         if "agreement" in self.evidence and self.samples == 1:
             raise ValueError("agreement compares samples: set samples to 2 or more, or leave agreement out")
+        if "agreement" not in self.evidence and self.samples > 1:
+            raise ValueError("samples are asked for to see whether they agree: add agreement to evidence")
         if len(set(self.evidence)) < len(self.evidence):
             raise ValueError("evidence names the same thing twice")
         rising = all(left[0] < right[0] and left[1] <= right[1] for left, right in pairwise(self.curve))

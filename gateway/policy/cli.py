@@ -26,7 +26,7 @@ REASONS = {
     "named": "the expert was asked for by name",
     "cheapest": "the cheapest of the row first",
     "best": "the best of the row first",
-    "detour": "nobody in the row is allowed and able to answer this, so others were looked for",
+    "detour": "who is pinned, or the whole row, is not allowed or not able to answer this, so others were looked for",
 }
 
 

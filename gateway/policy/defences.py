@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from conclave.gateway.policy.part import Part
 
-CheckName: TypeAlias = Literal["hidden"]
+CheckName: TypeAlias = Literal["hidden", "secrets", "pii", "override", "persona", "harm", "embedded"]
 CheckAction: TypeAlias = Literal["off", "observe", "annotate", "redact", "block"]
 LEARNED: Final = frozenset({"override", "persona", "harm", "embedded"})
 WHOLE: Final = LEARNED  # what they find has no place in the text that could be cut out
@@ -50,4 +50,10 @@ def _each_once(checks: tuple[CheckSettings, ...]) -> tuple[CheckSettings, ...]:
 
 
 Checks = Annotated[tuple[CheckSettings, ...], AfterValidator(_each_once)]
-CHECKS: Final = (CheckSettings(check="hidden", action="block", on_error="block"),)  # unless the policy says otherwise
+CHECKS: Final = (  # unless the policy says otherwise
+    CheckSettings(check="hidden", action="block", on_error="block"),
+    CheckSettings(check="secrets", action="annotate"),
+    CheckSettings(check="override", action="annotate"),
+    CheckSettings(check="persona", action="annotate"),
+    CheckSettings(check="embedded", action="annotate"),
+)

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.load import Where
+from conclave.gateway.policy.overlay import overlaid
 from conclave.gateway.policy.scored import Quality
 from conclave.gateway.policy.source import Loc, Problem, dotted
 from conclave.router.api import Classification
@@ -44,9 +45,13 @@ def _opened(folder: Path, sha256: str) -> Expects:
 
 def unusable_heads(document: PolicyDocument, where: Where) -> Iterator[Problem]:
     """A head that is not there, or is another than the policy says."""
-    if document.routing.quality is not None:
-        loc: Loc = ("policy", "routing", "quality")
+    split = document.routing.split
+    tried = overlaid(document, split).routing.quality if split is not None and "quality" in split.routing else None
+    named: dict[Loc, Quality | None] = {("quality",): document.routing.quality, ("split", "routing", "quality"): tried}
+    for below, quality in named.items():
+        loc: Loc = ("policy", "routing", *below)
         try:
-            opened(document.routing.quality)
+            if quality is not None:
+                opened(quality)
         except HeadError as error:
             yield Problem(where(loc), dotted(loc), str(error))

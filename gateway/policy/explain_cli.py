@@ -13,7 +13,10 @@ from conclave.gateway.policy.cli import for_a_person, for_a_program, loaded
 from conclave.router.cli import id_of, lines_of, read_row, text_of
 
 if TYPE_CHECKING:
+    from conclave.gateway.call import ModelRequest
+    from conclave.gateway.policy.asked import Asked
     from conclave.gateway.policy.explained import Considered
+    from conclave.gateway.policy.rules import Rules
     from conclave.router.api import Decision
 
 
@@ -24,7 +27,7 @@ class Explained:
     decision: "Decision"
     experts: "tuple[Considered, ...]"
     cues: Sequence[tuple[str, float]]
-    trials: Mapping[str, str]
+    trials: Mapping[str, str | None]
 
 
 @click.command()
@@ -105,11 +108,23 @@ class Explainer:
         try:
             asked = self._rules.asked(request, self._rules.read(request), Scope())
             decision = self._rules.choose(asked)
-            trials = {name: trial.choose(asked).steps[0].expert for name, trial in self._trials.items()}
         except ConclaveError as error:
             raise ValueError(error.message) from error
         cues = self._router.explain(text).cues if decision.classification else ()
+        trials = {name: self._tried(trial, request, asked) for name, trial in self._trials.items()}
         return Explained(decision, considered(self._rules, asked, decision), cues, trials)
+
+    def _tried(self, trial: "Rules", request: "ModelRequest", asked: "Asked") -> str | None:
+        """Whom a shadow would ask, from what the policy found of the text; an arm reads it itself. None: nobody."""
+        from conclave.gateway.access.scope import Scope  # noqa: PLC0415  as above
+        from conclave.gateway.errors import ConclaveError  # noqa: PLC0415
+
+        try:
+            live = trial.arm is not None
+            found = trial.decide(request, trial.read(request), Scope()) if live else trial.choose(asked)
+        except ConclaveError:
+            return None
+        return found.steps[0].expert
 
 
 def _told(found: Explained, digest: str) -> dict[str, Any]:
@@ -125,5 +140,5 @@ def _shown(found: Explained) -> str:
         price = "-" if one.price is None else f"{one.price:.2f}"
         place = "" if one.place is None else f"fallback {one.place}: " if one.place else "asked first: "
         lines.append(f"{one.expert:<24} {expected:>8} {price:>8}  {place}{one.why}")
-    lines += [f"{name:<24} would ask {expert}" for name, expert in found.trials.items()]
+    lines += [f"{name:<24} would ask {expert or 'nobody'}" for name, expert in found.trials.items()]
     return "\n".join(lines)

@@ -5,6 +5,7 @@ the policy keeps them. It verifies nothing: that is `conclave audit verify`. Imp
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +21,18 @@ from conclave.safety.audit.chain import segments
 from conclave.safety.audit.read import Stored, rows_of
 
 FETCH_ROWS: Final = 1_000
+CALL: Final = audit_rows.c
+WITH_FEEDBACK: Final = (
+    select(CALL.row, feedback.c.score, CALL.chain, CALL.seq)
+    .select_from(audit_rows.outerjoin(feedback, feedback.c.request_id == CALL.request_id))
+    .where(CALL.kind == "call")
+)
 
 _row: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+class BrokenRow(ValueError):
+    """The table holds something that is no row; the message says where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,41 +52,38 @@ class KeptCalls:
 
     def one(self, request_id: str) -> dict[str, Any] | None:
         """The row of a call."""
-        at = audit_rows.c
+        statement = select(CALL.row).where(CALL.request_id == request_id, CALL.kind == "call").limit(1)
         with self._database.read() as connection:
-            statement = select(at.row).where(at.request_id == request_id, at.kind == "call").limit(1)
             raw = connection.execute(statement).scalar()
-        return _row.decode(raw) if raw is not None else self._in_journal(request_id)
+        if raw is not None:
+            with suppress(msgspec.DecodeError):  # somebody changed the table: the journal has it, too
+                return _row.decode(raw)
+        return self._in_journal(request_id)
 
     def since(self, moment: str) -> Iterator[Kept]:
-        """All calls, the oldest first; `moment` is ISO 8601 in UTC."""
-        at = audit_rows.c
-        statement = select(at.row, feedback.c.score).select_from(
-            audit_rows.outerjoin(feedback, feedback.c.request_id == at.request_id)
-        )
-        yield from self._found(statement.where(at.kind == "call", at.time >= moment))
+        """All calls, the oldest first; `moment` is ISO 8601 in UTC. Raises BrokenRow, as the next two."""
+        yield from self._found(WITH_FEEDBACK.where(CALL.time >= moment))
 
     def in_arms(self, moment: str) -> Iterator[Kept]:
         """As `since`, of the calls that an A/B test dealt."""
-        at = audit_rows.c
-        statement = select(at.row, feedback.c.score).select_from(
-            audit_rows.outerjoin(feedback, feedback.c.request_id == at.request_id)
-        )
-        yield from self._found(statement.where(at.kind == "call", at.arm.is_not(None), at.time >= moment))
+        yield from self._found(WITH_FEEDBACK.where(CALL.arm.is_not(None), CALL.time >= moment))
 
     def rated(self, moment: str) -> Iterator[Kept]:
         """As `since`, of the calls of which something was said since then."""
-        at = audit_rows.c
-        statement = select(at.row, feedback.c.score).select_from(
-            feedback.join(audit_rows, feedback.c.request_id == at.request_id)
-        )
-        yield from self._found(statement.where(at.kind == "call", feedback.c.time >= moment))
+        yield from self._found(WITH_FEEDBACK.where(feedback.c.time >= moment))
 
     def _found(self, statement: Select[Any]) -> Iterator[Kept]:
-        ordered = statement.order_by(audit_rows.c.time, audit_rows.c.chain, audit_rows.c.seq)
+        ordered = statement.order_by(CALL.time, CALL.chain, CALL.seq).execution_options(yield_per=FETCH_ROWS)
         with self._database.read() as connection:
-            for raw, score in connection.execute(ordered.execution_options(yield_per=FETCH_ROWS)):
-                yield Kept(_row.decode(raw), score)
+            for raw, score, chain, seq in connection.execute(ordered):
+                try:
+                    row = _row.decode(raw)
+                except msgspec.DecodeError:
+                    raise BrokenRow(
+                        f"row {seq} of the chain {chain} in the table audit_rows is not what Conclave wrote there: "
+                        "`conclave audit verify --table` compares the table with the journal"
+                    ) from None
+                yield Kept(row, score)
 
     def _in_journal(self, request_id: str) -> dict[str, Any] | None:
         mark = f'"request_id":"{request_id}"'.encode()

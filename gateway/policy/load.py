@@ -14,10 +14,11 @@ from pydantic_core import ErrorDetails
 
 from conclave.gateway.experts.egress import Allowed, Refused, check_url
 from conclave.gateway.policy.document import BUILT_IN, PATTERNS, ExpertSettings, PolicyDocument
-from conclave.gateway.policy.overlay import OWN
+from conclave.gateway.policy.overlay import OWN, OverlayError
 from conclave.gateway.policy.part import CATEGORIES, VIRTUAL_MODELS
 from conclave.gateway.policy.source import Loc, Problem, dotted
 from conclave.router.budget import ANY
+from conclave.router.gates.cascade import FROM_LOGPROBS
 
 QUOTING: Final = "quoting"  # the names of the experts that are always there: this one answers,
 ENCODER: Final = "encoder"  # and this one embeds
@@ -32,7 +33,10 @@ def explain(error: ValidationError, model: type[BaseModel], where: Where, above:
     """Pydantic's complaints about `model`, whose own path is `above`, in the words of the file."""
     for detail in error.errors(include_url=False):
         loc: Loc = (*above, *detail["loc"])
-        yield Problem(where(loc), dotted(loc), _words(detail, model))
+        words = _words(detail, model)
+        if isinstance(inner := detail.get("ctx", {}).get("error"), OverlayError):
+            loc, words = (*loc, *inner.loc), inner.words
+        yield Problem(where(loc), dotted(loc), words)
 
 
 def _words(detail: ErrorDetails, model: type[BaseModel]) -> str:
@@ -131,6 +135,7 @@ def cross_check(
             yield Problem(where(at), dotted(at), f"unknown expert {name!r}{meant(name, experts)}")
     for loc, overlay in _overlays(policy):
         yield from _cross_check_overlay(overlay, experts, where, loc, own)
+        yield from _contradictions_over(policy, overlay, where, loc)
 
 
 def _unknown_categories(policy: Any, own: Collection[str], where: Where) -> Iterator[Problem]:
@@ -196,6 +201,18 @@ def _cross_check_overlay(
         yield Problem(problem.where, problem.key.replace("policy", dotted(above), 1), problem.message)
 
 
+def _contradictions_over(policy: Any, overlay: Mapping[str, Any], where: Where, above: Loc) -> Iterator[Problem]:
+    """What is said of one category here and otherwise in the policy below: which of them counts, nobody could see."""
+    laid = {
+        "categories": {**_mapping(policy, "categories"), **_mapping(overlay, "categories")},
+        "routing": {**_mapping(policy, "routing"), **_mapping(overlay, "routing")},
+    }
+    known = {problem.message for part in (policy, overlay) for problem in _contradictions(part, where)}
+    for problem in _contradictions(laid, where):
+        if problem.message not in known:
+            yield Problem(where(above), dotted(above), f"laid over the policy: {problem.message}")
+
+
 def _rows(policy: Any) -> Iterator[tuple[Loc, list[Any]]]:
     """Every list of expert names, with its path."""
     rows: list[tuple[Loc, Any]] = [(("categories", name), row) for name, row in _mapping(policy, "categories").items()]
@@ -236,6 +253,20 @@ def forbidden_addresses(document: PolicyDocument, allowed: Allowed, where: Where
                 check_url(place.base_url or "", allowed)
             except Refused as error:
                 yield Problem(where(loc), dotted(loc), str(error))
+
+
+def silent_trials(document: PolicyDocument, where: Where) -> Iterator[Problem]:
+    """A weak expert that gives none of the evidence: a warning, for then no answer of its is ever judged."""
+    gate = document.routing.cascade
+    weak = document.experts.get(gate.weak) if gate is not None and gate.weak is not None else None
+    if gate is None or weak is None:
+        return
+    needed = {"logprobs" if kind in FROM_LOGPROBS else "n" for kind in gate.evidence}
+    if needed.isdisjoint(weak.can()):
+        loc: Loc = ("policy", "routing", "cascade", "weak")
+        fate = "is shown" if gate.without_evidence == "accept" else "is thrown away"
+        words = f"each answer of {gate.weak!r} {fate} unjudged: its capabilities lack {' and '.join(sorted(needed))}"
+        yield Problem(where(loc), dotted(loc), words)
 
 
 def unknown_providers(

@@ -11,7 +11,7 @@ import msgspec
 from pydantic import Field, JsonValue, StringConstraints, ValidationError, model_validator
 
 from conclave.gateway.policy.part import NAME, CategoryName, Part, Row
-from conclave.gateway.policy.source import dotted
+from conclave.gateway.policy.source import Loc, dotted
 
 if TYPE_CHECKING:
     from conclave.gateway.policy.document import PolicyDocument
@@ -19,10 +19,20 @@ if TYPE_CHECKING:
 CONTROL: Final = "control"  # the arm of conversations that are served as the policy itself says
 OWN: Final = frozenset({"split", "shadow"})  # keys of `routing` that an overlay cannot have: it is one
 SHARED: Final = frozenset({"own_categories"})  # nor these: one classification serves all arms
+WITH_TEXT: Final = frozenset({"quality"})  # nor these, of a shadow: it sees no text, and rows hold what was expected
 TRIAL_BYTES: Final = 16
 
 TrialName = Annotated[str, StringConstraints(pattern=NAME)]
 P = TypeVar("P", bound=Part)
+
+
+class OverlayError(ValueError):
+    """An overlay that does not fit the policy; `loc` is the path of what is wrong below it, `words` say what is."""
+
+    def __init__(self, words: str, loc: Loc) -> None:
+        super().__init__(f"{dotted(loc)}: {words}")
+        self.words = words
+        self.loc = loc
 
 
 class Overlay(Part):
@@ -54,16 +64,19 @@ class Split(Overlay):
 
 
 def laid_over(routing: P, overlay: Overlay) -> P:
-    """The routing with the overlay's keys in place of its own. Raises ValueError that names what is wrong."""
+    """The routing with the overlay's keys in place of its own. Raises OverlayError."""
     if wrong := sorted((OWN | SHARED) & overlay.routing.keys()):
-        raise ValueError(f"routing.{wrong[0]} cannot be part of a split or shadow")
+        raise OverlayError("cannot be part of a split or shadow", ("routing", wrong[0]))
+    if not isinstance(overlay, Split) and (wrong := sorted(WITH_TEXT & overlay.routing.keys())):
+        words = "cannot be part of a shadow, which sees no text; try it in a split"
+        raise OverlayError(words, ("routing", wrong[0]))
     kept = routing.model_dump(exclude=set(OWN))
     try:
         return type(routing).model_validate(kept | overlay.routing)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        words = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{dotted(('routing', *first['loc']))}: {words}") from error
+        words = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        raise OverlayError(words, ("routing", *first["loc"])) from error
 
 
 def overlaid(document: "PolicyDocument", overlay: Overlay) -> "PolicyDocument":

@@ -18,6 +18,7 @@ from conclave.gateway.policy.overlay import CONTROL, overlaid
 from conclave.gateway.policy.own import Teach, examples_of
 from conclave.gateway.policy.part import Part
 from conclave.gateway.policy.prices import paid_for
+from conclave.gateway.policy.recorded import basis_of
 from conclave.gateway.policy.rules import Candidate, Classify, Rules
 from conclave.gateway.policy.screening import OPEN, MakeCheck, Screen
 from conclave.gateway.policy.screening import compiled as screen_of
@@ -73,7 +74,10 @@ class Version:
         self._checks = checks
         self._memo = Memo(os.urandom(MEMO_KEY_BYTES))
         self._candidates = {name: candidate(name, expert) for name, expert in document.experts.items()}
-        self._tables: dict[str, Table] = {}
+        self._tables: dict[str, Table] = {"": table_of(document)}
+        if (split := document.routing.split) is not None:
+            self._tables["split"] = table_of(overlaid(document, split))
+        self._basis = basis_of(self._candidates, *self._tables.values())
         self._for_all = self._compile(TenantOverrides())
         self._by_tenant: dict[str, Rules] = {}
 
@@ -131,6 +135,7 @@ class Version:
             expects=self._heads(quality) if self._heads is not None and quality is not None else None,
             cascade=compiled(document.routing.cascade),
             talks=document.routing.conversation.rule(),
+            basis=self._basis,
             screen=self._screen(document, stages.detect, tenant),
         )
 

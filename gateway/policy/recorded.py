@@ -4,23 +4,64 @@
 that it names. Floats are written as JSON writes them, with the digits that read back as the same double.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
-from conclave.gateway.policy.asked import Asked
-from conclave.router.api import Classification, Decision, Step, Talk, Turn
+from conclave.gateway.call import Operation
+from conclave.gateway.errors import ConclaveError
+from conclave.gateway.policy.asked import NO_TALK, Asked
+from conclave.router.api import Classification, Decision, Step, Talk
 
 if TYPE_CHECKING:
-    from conclave.gateway.policy.rules import Rules
+    from conclave.gateway.policy.rules import Candidate, Rules
+    from conclave.router.choose import Table
 
-NOT_DECIDED: Final = frozenset({"conversation"})  # keys of a row's decision that do not follow from the choice
+NOT_DECIDED: Final = frozenset({"conversation", "basis"})  # keys of a row's decision that do not follow from the choice
+BASIS_BYTES: Final = 8
 
 
 class IncompleteError(ValueError):
-    """The row does not hold every input of its choice; the message says what is missing."""
+    """A row cannot be decided again; the message says what is missing or not as it was."""
+
+
+class RecordedAttempt(msgspec.Struct, frozen=True):
+    """What the order of the steps follows from."""
+
+    expert: str
+    failure: str | None = None
+    trial: dict[str, Any] | None = None
+
+
+class RecordedDecision(msgspec.Struct, frozen=True):
+    """The inputs of a choice as a row has them, and its steps. `needs` is None in rows of an older Conclave."""
+
+    row: str
+    reason: str
+    steps: Annotated[tuple[Step, ...], msgspec.Meta(min_length=1)]
+    model_digest: str | None = None
+    needs: frozenset[str] | None = None
+    reach: frozenset[str] | None = None
+    talk: Talk = Talk()
+    quality: dict[str, float] = {}
+    arm: str | None = None
+    basis: str | None = None
+    category: str | None = None
+    confidence: float = 0.0
+    unsure: bool = False
+    probabilities: dict[str, float] = {}
+
+
+class RecordedCall(msgspec.Struct, frozen=True):
+    """What a replay reads of a row of kind `call`."""
+
+    model: str
+    operation: Operation
+    decision: RecordedDecision
+    attempts: tuple[RecordedAttempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +73,7 @@ class Change:
     now: Any
 
 
-def as_row(decision: Decision, asked: Asked | None, arm: str | None = None) -> dict[str, Any]:
+def as_row(decision: Decision, asked: Asked | None, arm: str | None = None, basis: str = "") -> dict[str, Any]:
     """What the record keeps of a decision; without `asked` it cannot be replayed."""
     row: dict[str, Any] = {
         "row": decision.row,
@@ -46,12 +87,14 @@ def as_row(decision: Decision, asked: Asked | None, arm: str | None = None) -> d
         row["needs"] = sorted(asked.needs)
         if asked.reach is not None:
             row["reach"] = sorted(asked.reach)
-        if asked.talk != Talk():
+        if asked.talk != NO_TALK:
             row["talk"] = _talk(asked.talk)
         if asked.quality:
             row["quality"] = asked.quality
     if arm is not None:
         row["arm"] = arm
+    if basis:
+        row["basis"] = basis
     if (found := decision.classification) is not None:
         row |= {
             "category": found.category,
@@ -61,6 +104,14 @@ def as_row(decision: Decision, asked: Asked | None, arm: str | None = None) -> d
             "probabilities": found.probabilities,
         }
     return row
+
+
+def basis_of(experts: "Mapping[str, Candidate]", *tables: "Table") -> str:
+    """A digest of what a policy was compiled to. A part of that is Conclave's own: prices and capabilities that the
+    policy leaves to the catalog, and tables that the solver made. Another Conclave may come to another.
+    """
+    raw = msgspec.json.encode([list(experts.values()), tables], order="deterministic")
+    return hashlib.blake2b(raw, digest_size=BASIS_BYTES).hexdigest()
 
 
 def _step(step: Step) -> dict[str, Any]:
@@ -79,33 +130,28 @@ def _talk(talk: Talk) -> dict[str, Any]:
     return row
 
 
-def _talk_of(row: Mapping[str, Any]) -> Talk:
-    turns = (Turn(turn["weight"], turn["category"], turn["unsure"]) for turn in row.get("turns", ()))
-    return Talk(row.get("before"), row.get("open_loop", False), tuple(turns))
+def read_row(row: Mapping[str, Any]) -> RecordedCall:
+    """A row of kind `call`. Raises IncompleteError."""
+    if row.get("decision") is None:
+        raise IncompleteError("the call ended before an expert was chosen")
+    try:
+        return msgspec.convert(row, RecordedCall)
+    except msgspec.ValidationError as error:
+        raise IncompleteError(f"the row is not as Conclave writes it: {error}") from error
 
 
 def asked_of(row: Mapping[str, Any]) -> Asked:
     """What the choice of a row of kind `call` followed from. Raises IncompleteError."""
-    decision = row.get("decision")
-    if not isinstance(decision, dict):
-        raise IncompleteError("the call ended before an expert was chosen")
-    if "needs" not in decision:
+    return _asked(read_row(row))
+
+
+def _asked(call: RecordedCall) -> Asked:
+    decision, found = call.decision, None
+    if decision.needs is None:
         raise IncompleteError("the row is of an older Conclave, which did not keep what the request needed")
-    found = None
-    if "category" in decision:
-        found = Classification(
-            decision["category"], decision["confidence"], decision["unsure"], decision["probabilities"]
-        )
-    reach = decision.get("reach")
-    return Asked(
-        row["model"],
-        row["operation"],
-        frozenset(decision["needs"]),
-        frozenset(reach) if reach is not None else None,
-        found,
-        _talk_of(decision.get("talk") or {}),
-        decision.get("quality") or {},
-    )
+    if decision.category is not None:
+        found = Classification(decision.category, decision.confidence, decision.unsure, decision.probabilities)
+    return Asked(call.model, call.operation, decision.needs, decision.reach, found, decision.talk, decision.quality)
 
 
 def again(rules: "Rules", row: Mapping[str, Any]) -> list[Change]:
@@ -113,15 +159,31 @@ def again(rules: "Rules", row: Mapping[str, Any]) -> list[Change]:
 
     Raises IncompleteError, and what `Rules.choose` raises.
     """
-    asked, decision = asked_of(row), row["decision"]
-    if decision.get("arm") is not None:
-        chosen = rules.arms.named(decision["arm"]) if rules.arms is not None else None
+    call = read_row(row)
+    asked, decision = _asked(call), call.decision
+    if decision.arm is not None:
+        chosen = rules.arms.named(decision.arm) if rules.arms is not None else None
         if chosen is None:
-            raise IncompleteError(f"the policy has no arm {decision['arm']!r}")
+            raise IncompleteError(f"the policy has no arm {decision.arm!r}")
         rules = chosen
-    rules = replace(rules, model_digest=decision["model_digest"] or "")  # who classified is an input, too
-    now = as_row(rules.choose(asked), asked, rules.arm)
-    return _changes(_read_back(decision), _read_back(now))
+    rules = replace(rules, model_digest=decision.model_digest or "")  # who classified is an input, too
+    moved = decision.basis is not None and decision.basis != rules.basis
+    try:
+        now = as_row(rules.choose(asked), asked, rules.arm)
+    except ConclaveError as error:
+        if moved:
+            raise _moved() from error
+        raise
+    changes = _changes(_read_back(row["decision"]), _read_back(now))
+    if changes and moved:
+        raise _moved()
+    return changes
+
+
+def _moved() -> IncompleteError:
+    return IncompleteError(
+        "the policy leaves prices, capabilities or its table to Conclave, and this Conclave comes to others than then"
+    )
 
 
 def _read_back(row: Mapping[str, Any]) -> dict[str, Any]:

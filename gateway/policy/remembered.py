@@ -18,7 +18,7 @@ from conclave.gateway.policy.arms import conversation_of
 from conclave.router.api import Classification
 from conclave.safety.api import Segment
 
-MOST_CONVERSATIONS: Final = 20_000  # 5 MB
+MOST_ANSWERS: Final = 20_000  # conversations, and calls of tools in them: 6 MB
 MOST_TEXTS: Final = 5_000  # classifications of 14 numbers: 8 MB
 KEEP_S: Final = 3600.0  # after its last answer a conversation is over, or may as well begin anew
 DIGEST_BYTES: Final = 16
@@ -33,7 +33,7 @@ class Conversations:
     def __init__(
         self,
         *,
-        most: int = MOST_CONVERSATIONS,
+        most: int = MOST_ANSWERS,
         most_texts: int = MOST_TEXTS,
         keep_s: float = KEEP_S,
         now_s: Callable[[], float] = time.monotonic,

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from conclave.gateway.errors import ConclaveError
 from conclave.gateway.policy.past import PastVersions
-from conclave.gateway.policy.recorded import Change, IncompleteError, again
+from conclave.gateway.policy.recorded import Change, IncompleteError, again, read_row
 from conclave.router.api import Decision, NoStepLeft, Outcome, Step, next_step
 
 Ending: TypeAlias = Literal["same", "differs", "unknown"]
@@ -30,42 +30,44 @@ def replayed(row: Mapping[str, Any], versions: PastVersions) -> Replayed:
     digest = row.get("policy")
     if row.get("decision") is None or digest is None:
         return Replayed("unknown", why="the call ended before an expert was chosen")
-    version = versions.find(digest)
+    version = versions.find(str(digest))
     if version is None:
-        return Replayed("unknown", why=f"the table of versions has no policy {digest[:12]} that can be read")
+        return Replayed("unknown", why=f"the table of versions has no policy {str(digest)[:12]} that can be read")
     try:
-        changes = again(version.rules_for(row["tenant"]), row)
+        changes = again(version.rules_for(str(row.get("tenant"))), row)
+        changes += walked(row)
     except IncompleteError as error:
         return Replayed("unknown", why=str(error))
     except ConclaveError as error:
         return Replayed("differs", (Change("steps", row["decision"]["steps"], error.message),))
-    changes += walked(row)
     return Replayed("differs" if changes else "same", tuple(changes))
 
 
 def walked(row: Mapping[str, Any]) -> list[Change]:
-    """Where the experts that were asked are not those that the decision names after what became of each before."""
-    steps = row["decision"]["steps"]
-    decision = Decision(
-        steps=tuple(Step(step["expert"], step["reason"], on_trial=step.get("on_trial", False)) for step in steps),
-        reason=row["decision"]["reason"],
-        row=row["decision"]["row"],
-    )
+    """Where the experts that were asked are not those that the decision names after what became of each before.
+
+    Raises IncompleteError.
+    """
+    call = read_row(row)
+    decision = Decision(steps=call.decision.steps, reason=call.decision.reason, row=call.decision.row)
     outcomes: list[Outcome] = []
-    for place, attempt in enumerate(row.get("attempts") or ()):
+    for place, attempt in enumerate(call.attempts):
         step = _next(decision, outcomes)
-        if step is None or step.expert != attempt["expert"]:
-            return [Change(f"attempts[{place}]", attempt["expert"], step.expert if step is not None else None)]
-        unsure = bool((attempt.get("trial") or {}).get("unsure"))
-        outcomes.append(Outcome(accepted=False, error=attempt["failure"], unsure=unsure))
+        if step is None or step.expert != attempt.expert:
+            return [Change(f"attempts[{place}]", attempt.expert, step.expert if step is not None else None)]
+        unsure = (attempt.trial or {}).get("unsure") is True
+        outcomes.append(Outcome(accepted=False, error=attempt.failure, unsure=unsure))
     return []
 
 
 def _next(decision: Decision, outcomes: Sequence[Outcome]) -> Step | None:
-    """The step after these; whether a word was shown is not in the row, and only counts once all were asked."""
+    """The expert asked after these. Whether a word was shown is not in the row: it counts once all were asked, and
+    after an escalation that failed."""
     for shown in (False, True):
         try:
-            return next_step(decision, outcomes, shown=shown, resumable=shown)
+            step = next_step(decision, outcomes, shown=shown, resumable=shown)
         except NoStepLeft:
             continue
+        if not step.kept:  # to keep an answer asks nobody
+            return step
     return None

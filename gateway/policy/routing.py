@@ -9,10 +9,11 @@ from pydantic import Field, model_validator
 
 from conclave.gateway.policy.cascade import CascadeSettings
 from conclave.gateway.policy.conversation import ConversationSettings
-from conclave.gateway.policy.overlay import Overlay, Split, TrialName, laid_over
+from conclave.gateway.policy.overlay import Overlay, OverlayError, Split, TrialName, laid_over
 from conclave.gateway.policy.own import OwnCategories
 from conclave.gateway.policy.part import CategoryName, ExpertName, Part
 from conclave.gateway.policy.scored import Budget, CallTokens, Quality, Scores, Unsure, Weights
+from conclave.gateway.policy.source import Loc
 
 
 class Routing(Part):
@@ -29,7 +30,10 @@ class Routing(Part):
     budget: Budget = Field(default_factory=Budget, description="What the table made from `scores` may take.")
     tokens: CallTokens = Field(default_factory=CallTokens, description="The size of an average call.")
     answer_worth_usd: float | None = Field(
-        default=None, gt=0, description="What a wholly right answer is worth; null: cost counts only in the budget."
+        default=None,
+        ge=1e-6,
+        le=1e9,
+        description="What a wholly right answer is worth; null: cost counts only in the budget.",
     )
     pins: dict[CategoryName, ExpertName] = Field(
         default_factory=dict, description="Categories whose first expert no score decides."
@@ -57,10 +61,10 @@ class Routing(Part):
 
     @model_validator(mode="after")
     def _overlays_fit(self) -> Self:
-        named = {f"shadow.{name}": overlay for name, overlay in self.shadow.items()}
-        for name, overlay in (named | ({"split": self.split} if self.split is not None else {})).items():
+        named: dict[Loc, Overlay] = {("shadow", name): overlay for name, overlay in self.shadow.items()}
+        for loc, overlay in (named | ({("split",): self.split} if self.split is not None else {})).items():
             try:
                 laid_over(self, overlay)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
+            except OverlayError as error:
+                raise OverlayError(error.words, (*loc, *error.loc)) from error
         return self

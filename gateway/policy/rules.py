@@ -6,11 +6,11 @@ key's scope or the tenant's own list of experts allows, and never drops what an 
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from conclave.gateway import prompt
-from conclave.gateway.call import ModelRequest
+from conclave.gateway.call import ACCEPTED, ModelRequest
 from conclave.gateway.errors import (
     Forbidden,
     Interrupted,
@@ -80,7 +80,8 @@ class Candidate:
 class Rules:
     """What a policy means for one tenant's calls. `digest` is the whole document's, the same for all tenants.
 
-    `arms` are the rules of an A/B test, `arm` the name of the one that these belong to.
+    `arms` are the rules of an A/B test, `arm` the name of the one that these belong to. `basis` is a digest of what the
+    experts and the table came to.
     """
 
     digest: str
@@ -97,6 +98,7 @@ class Rules:
     expects: Expects | None = None
     arm: str | None = None
     arms: Arms | None = None
+    basis: str = ""
     cascade: Cascade | None = None
     talks: Rule = ONE_RULE
     screen: Screen = OPEN
@@ -158,7 +160,7 @@ class Rules:
             classification=asked.found,
             model_digest=self.model_digest if asked.found else None,
         )
-        return self._with_trial(self._in_conversation(decision, model, asked), model, asked)
+        return self._with_expected(self._with_trial(self._in_conversation(decision, model, asked), model, asked))
 
     def next_step(
         self, decision: router.Decision, outcomes: Sequence[router.Outcome], *, shown: bool, resumable: bool = False
@@ -186,7 +188,7 @@ class Rules:
     def judge(self, step: router.Step, heard: Heard | None) -> router.Outcome:
         """How a step ended whose answer is whole: only one on trial may be not good enough."""
         if self.cascade is None or heard is None or not step.on_trial:
-            return router.Outcome(accepted=True)
+            return ACCEPTED
         return self.cascade.judge(heard)
 
     def until_s(self, step: router.Step, deadline_s: float, *, now_s: float) -> float:
@@ -272,13 +274,23 @@ class Rules:
         gate, found = self.cascade, asked.found
         if gate is None or self.route != "on" or model != AUTO or asked.operation != "chat":
             return decision
-        if "n" in asked.needs or asked.talk.open_loop or decision.reason in {STAYS, IN_LOOP, PIN}:
+        if "n" in asked.needs or asked.talk.open_loop or decision.reason in {IN_LOOP, PIN}:
+            return decision
+        if decision.reason == STAYS and asked.talk.before != gate.weak:  # who goes on unjudged is not the weak one
             return decision
         if not gate.applies_to(found.category if found is not None and not self.table.is_unsure(found) else None):
             return decision
         named = {name for name in (gate.weak, gate.strong) if name is not None}
         able = {name for name in named | {step.expert for step in decision.steps} if self._may(name, asked)}
         return staged(decision, gate, able)
+
+    def _with_expected(self, decision: router.Decision) -> router.Decision:
+        """The decision with what each of its experts is expected to score, also one that is not of its row."""
+        known = {**self.table.expected(decision.row), **decision.expected}
+        if not known:  # most policies know no scores
+            return decision
+        expected = {step.expert: known[step.expert] for step in decision.steps if step.expert in known}
+        return replace(decision, expected=expected)
 
     def _may(self, name: str, asked: Asked) -> bool:
         """Whether the expert could be asked, and the policy does not keep it from the question's category."""
@@ -314,7 +326,8 @@ class Rules:
         banned = self.table.banned(asked.found) if self.route == "on" else ()
         for name, members in wider.items():
             if able := [member for member in members if member not in banned and self._serves(member, asked)]:
-                return able, name, reason if name == row else "detour"
+                kept = name == row and (reason != PIN or able[0] == members[0])  # another than the pinned is none
+                return able, name, reason if kept else "detour"
         reach = [self.experts[name].lacks(asked) for name in self.experts if self._reaches(name, asked.reaches)]
         if not reach:
             raise Forbidden("this key reaches no expert", param="model")
@@ -379,7 +392,7 @@ def _is_cheap_to_repeat(body: Mapping[str, Any]) -> bool:
     """Whether the client wants a short answer, and one that could come out otherwise another time."""
     limits = [body[name] for name in ("max_tokens", "max_completion_tokens") if isinstance(body.get(name), int)]
     varies = body.get("temperature") != 0 and body.get("seed") is None
-    return bool(limits) and min(limits) <= SHORT_TOKENS and varies and not body.get("tools")
+    return bool(limits) and min(limits) <= SHORT_TOKENS and varies and not (body.get("tools") or body.get("functions"))
 
 
 def _message(segment: Segment) -> str:

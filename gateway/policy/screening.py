@@ -12,7 +12,8 @@ from conclave.gateway.policy.defences import CheckSettings
 from conclave.gateway.redaction import replaced
 from conclave.safety.api import Action, Check, Segment
 from conclave.safety.boundary.views import views_of
-from conclave.safety.checks import CHECKS
+from conclave.safety.checks import Checks
+from conclave.safety.detect.learned import Ids
 from conclave.safety.runner import Memo, Rule, Runner
 from conclave.safety.verdict import NOTHING, Verdict, redacted
 
@@ -51,9 +52,10 @@ class Screen:
 OPEN: Final = Screen()
 
 
-def made(settings: CheckSettings) -> Check:
-    """The check that a policy names."""
-    return CHECKS[settings.check]()
+def maker(ids: Ids) -> MakeCheck:
+    """Makes the checks that a policy names; `ids` is the shared encoder's tokenizer."""
+    checks = Checks(ids)
+    return lambda settings: checks.make(settings.check, threshold=settings.threshold)
 
 
 def compiled(checks: Sequence[CheckSettings], make: MakeCheck, memo: Memo, *, version: str, observe: bool) -> Screen:

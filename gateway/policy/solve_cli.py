@@ -77,7 +77,7 @@ class TooLittle(ValueError):
     "--scores", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON, in place of its own."
 )
 @click.option("--budget", "limits", type=Limit(), multiple=True, help="hosted_b=80, usd_per_call=0.002, ...; or =none.")
-@click.option("--worth", "worth_usd", type=click.FloatRange(0, min_open=True), help="As routing.answer_worth_usd.")
+@click.option("--worth", "worth_usd", type=click.FloatRange(1e-6, 1e9), help="As routing.answer_worth_usd.")
 @click.option(
     "--frontier",
     is_flag=False,

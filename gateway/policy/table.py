@@ -59,7 +59,7 @@ def _solved(said: _Said) -> Table:
     rows = {str(name): row for name, row in document.categories.items()}
     pinned: frozenset[str] = frozenset(routing.pins)
     wanted = wanted_of(document)
-    solved = solve(wanted, priced=routing.quality is not None)
+    solved = solve(wanted)
     limited = wanted.limits.keys() & HOSTED.keys()
     hosted = {*solved.hosted, *(name for name, facts in wanted.experts.items() if not facts.keys() & limited)}
     made = {row: (first, *_fallbacks(wanted, row, first, hosted)) for row, first in solved.table.items()}

@@ -76,6 +76,12 @@ class Database:
         with self._engine.connect().execution_options(conclave_immediate=True) as connection, connection.begin():
             yield connection
 
+    @property
+    def is_there(self) -> bool:
+        """Whether SQLite has a file to open; of a server only `open` can say."""
+        path = self._url.database if self.is_sqlite else None
+        return not path or path == ":memory:" or Path(path).exists()
+
     def revision(self) -> str | None:
         """The newest migration that was applied; None for an empty database."""
         with self.read() as connection:

@@ -10,7 +10,7 @@ Decides what may be said: numbers, names of the policy, words of our own lists. 
 message; what an expert calls itself only if it looks like a name. Needs no OpenTelemetry SDK and exports nothing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -135,7 +135,7 @@ def _attempt(row: Row, number: int, trace: Trace, opened_ns: int, provider: str)
     attempt = row["attempts"][number]
     started_ms, ended_ms = attempt["started_ms"], attempt.get("ended_ms")
     operation = names.OPERATIONS.get(row.get("operation") or "chat", row.get("operation"))
-    about = _asked(row, attempt, number, provider) | _got(row, attempt, last=attempt is row["attempts"][-1])
+    about = _asked(row, attempt, number, provider) | _got(row, attempt, shown=attempt is _shown(row))
     return Told(
         f"{operation} {attempt['model']}".rstrip(),
         trace.trace_id,
@@ -173,16 +173,23 @@ def _asked(row: Row, attempt: Row, number: int, provider: str) -> dict[str, Valu
     )
 
 
-def _got(row: Row, attempt: Row, *, last: bool) -> dict[str, Value]:
+def _shown(row: Row) -> Row:
+    """The attempt whose answer a client saw, if it saw one: the last, or one on trial that was kept."""
+    attempts: Sequence[Row] = row["attempts"]
+    return next((one for one in attempts if one["expert"] == row.get("kept")), attempts[-1])
+
+
+def _got(row: Row, attempt: Row, *, shown: bool) -> dict[str, Value]:
     failure, first_ms = attempt.get("failure"), attempt.get("first_byte_ms")
     usage = attempt.get("usage") or {}
     counted = {} if usage.get("estimated") else usage
-    answered = last and failure is None and row["ending"] == "answered"
-    finish = _finish(row.get("finish_reason")) if answered else names.FAILED_FINISH
+    answered = shown and failure is None and row["ending"] == "answered"
+    unsure = not answered and bool((attempt.get("trial") or {}).get("unsure"))  # whole, and put aside
+    finish = _finish(row.get("finish_reason")) if answered else None if unsure else names.FAILED_FINISH
     streamed = row.get("stream") and first_ms is not None
     return _known(
         {
-            names.DECISION: "accepted" if answered else failure or row["ending"],
+            names.DECISION: "accepted" if answered else "unsure" if unsure else failure or row["ending"],
             names.RESPONSE_ID: _name(row["trace"].get("response_id")) if answered else None,
             names.RESPONSE_MODEL: _name(row.get("answer_model")) if answered else None,
             names.FINISH_REASONS: [finish] if finish else None,

@@ -158,7 +158,7 @@ def _write(out: Path, held: Material, fitted: Fitted, files: Sequence[Path]) -> 
     (out / QUALITY_FILES[0]).chmod(0o644)  # safetensors writes 0600
     about = HeadFile(
         experts=held.experts,
-        topics=held.topics,
+        topics=held.topics if len(tensors.table) else (),  # none are recognised apart
         categories=held.categories,
         features=FEATURES,
         cues=CUES_VERSION,

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from math import fsum, inf, isfinite
+from math import fsum
 from typing import TYPE_CHECKING, Final
 
 from conclave.router.gates.cascade import calibrated
@@ -22,6 +22,7 @@ FEWEST: Final = 20  # pairs; a threshold from less is chance
 RESAMPLES: Final = 1000  # of the bootstrap
 INTERVAL: Final = 0.95
 SHARES: Final = frozenset({"confidence", "weak", "strong"})
+MOST_USD: Final = 1e9  # for an answer: sums of more could be beyond what a double holds
 CURVE_POINTS: Final = 20  # at most: what a policy holds is read by people
 
 
@@ -167,9 +168,10 @@ def at_share(points: Sequence[Point], escalated: float) -> Point:
 def check(pair: Pair) -> None:
     """Raises ValueError for a pair that cannot be."""
     for name in Pair.__slots__:
-        value, most = getattr(pair, name), 1.0 if name in SHARES else inf
-        if not isfinite(value) or not 0 <= value <= most:
-            raise ValueError(f"{name} is {value}, and must be {'within 0 to 1' if name in SHARES else '0 or more'}")
+        value, most = getattr(pair, name), 1.0 if name in SHARES else MOST_USD
+        if not 0 <= value <= most:  # nor is NaN
+            words = "within 0 to 1" if name in SHARES else f"0 or more, up to {most:g}"
+            raise ValueError(f"{name} is {value}, and must be {words}")
 
 
 def _check_all(pairs: Sequence[Pair]) -> None:

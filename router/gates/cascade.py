@@ -8,25 +8,23 @@ never asks anybody, and cannot see an expert that is wrong each time with full c
 
 import math
 import re
-import sys
 import unicodedata
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias
 
 from conclave.router.api import Decision, Outcome, Step
 
 Evidence: TypeAlias = Literal["label", "logprobs", "first_token", "agreement"]
 Fold: TypeAlias = Callable[[str], str]
-EVIDENCE: Final[tuple[Evidence, ...]] = get_args(Evidence)
 FROM_LOGPROBS: Final = frozenset({"label", "logprobs", "first_token"})
 LABEL_WORDS: Final = 3  # an answer up to this long is a label: yes, a choice, a category, a tool's name
 ALTERNATIVES: Final = 5  # to the first token, that are told apart; all others are one class more
 ARTICLES: Final = frozenset({"a", "an", "the"})
 COMPARED_CHARS: Final = 4096  # of a sample; those that are asked for have 128 tokens, at 0.5 us a character
-MINUS: Final = re.compile(r"(?<![\w)\]])-(?=\d)")  # "-5", and not "3-5" or "- 5"
+MINUS: Final = re.compile(r"(?<![\w)\]])-(?=\.?\d)")  # "-5", and not "3-5" or "- 5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ class Cascade:
             if (found := MEASURES[kind](heard)) is not None:
                 sure = calibrated(found, self.curve)
                 accepted = sure >= self.below
-                return Outcome(accepted=accepted, unsure=not accepted, confidence=sure, evidence=kind)
+                return Outcome(accepted=accepted, unsure=not accepted, confidence=sure, evidence=kind, measured=found)
         accepted = self.without_evidence == "accept"
         return Outcome(accepted=accepted, unsure=not accepted)
 
@@ -136,8 +134,8 @@ def logprob_confidence(heard: Heard) -> float | None:
     """The geometric mean of the tokens' probabilities; None where the provider did not give any."""
     if not heard.logprobs:
         return None
-    logprobs = [min(0.0, logprob) for logprob in heard.logprobs]  # no probability is above 1, whoever says so
-    return math.exp(max(-sys.float_info.max, sum(logprobs)) / len(logprobs))
+    total = sum(min(0.0, logprob) for logprob in heard.logprobs)  # no probability is above 1, whoever says so
+    return math.exp(total / len(heard.logprobs))
 
 
 def agreement_confidence(heard: Heard) -> float | None:

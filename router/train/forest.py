@@ -40,6 +40,12 @@ class Forest:
         return found
 
 
+def bare(targets: int) -> Forest:
+    """No tree: it says 0."""
+    none = np.zeros((0, TREE_DEPTH))
+    return Forest(none.astype(np.int64), none.astype(np.float32), np.zeros((0, 1 << TREE_DEPTH, targets), np.float32))
+
+
 def boost(features: "NDArray[np.float32]", targets: "NDArray[np.float32]", *, seed: int) -> Forest:
     """Trees for `targets` [rows, targets] from `features` [rows, features]; the targets' means should be 0."""
     rows, width = features.shape

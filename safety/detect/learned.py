@@ -59,12 +59,13 @@ class HeadFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HeadsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """detectors.json; `trained_on` names the data files with their SHA-256."""
+    """detectors.json; `trained_on` names the data files with their SHA-256, `measured` figures on unseen sources."""
 
     features: str
     vocabulary: int
     heads: tuple[HeadFile, ...]
     trained_on: dict[str, str]
+    measured: dict[str, float] = {}
 
 
 class Heads:
@@ -119,6 +120,15 @@ class Heads:
     def trained_on(self) -> dict[str, str]:
         """The data files with their SHA-256."""
         return self._about.trained_on
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """What training measured on sources and templates that the model had not seen."""
+        return self._about.measured
+
+    def forget(self) -> None:
+        """Drop the texts that are remembered: for those who measure."""
+        self._known.clear()
 
     def threshold(self, name: str) -> float:
         """The probability from which a head's finding is made; raises KeyError."""

@@ -1,4 +1,4 @@
-"""Many patterns at once: which of a file of rules a text matches, and where. For the checks on secrets and personal data.
+"""Many patterns at once: which rules of a file a text matches, and where. For the checks on secrets and personal data.
 
 RE2 reads a text once for all patterns together, in time linear in its length whatever the text; only rules whose
 pattern is in it are then asked for their spans. A rule stands in `safety/rules/*.yaml` and is data: this module knows
@@ -9,13 +9,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from conclave.safety.api import Finding
+from conclave.safety.api import Severity
 from conclave.safety.runner import MOST_FINDINGS
 
 RULES: Final = Path(__file__).parent.parent / "rules"
@@ -23,6 +23,7 @@ MEMORY_BYTES: Final = 32 << 20  # of one set's automaton; RE2's own 8 MiB is ref
 BEFORE_CHARS: Final = 64  # in which a word that a rule wants near may stand
 AFTER_CHARS: Final = 24
 AGAIN_CHARS: Final = 64  # of a match that was none, in which a later start is tried; longer would not be linear
+ESCAPES: Final = frozenset({"\\n", "\\r", "\\t"})  # as JSON and source code write them: no letters of a word
 WORD: Final = re.compile(rb"[^0-9A-Za-z]*[0-9A-Za-z]*")  # from a match's start behind its first word
 
 
@@ -30,7 +31,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One pattern. Its first group, if it has one, is what counts; `kind` is the label of what is found.
 
     `near` is a pattern of words of which one must stand close by; `entropy` is in bits per character; `check` names a
-    function of the check that has the rules. `weak` shapes count only in a text as written, never in a decoded one.
+    function of the check that has the rules. `mark` is a part that every match has: where a pattern may begin anywhere,
+    looking for its mark first is quicker. `weak` shapes count only in a text as written, never in a decoded one.
     `example` must be found and `counter` must not: a test holds every rule to it. They may be written in pieces, so
     that scanners of repositories do not take them for leaks.
     """
@@ -42,6 +44,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     example: str | list[str]
     counter: str | list[str]
     near: str = ""
+    mark: str = ""
     entropy: float = 0.0
     check: str = ""
     weak: bool = False
@@ -90,13 +93,13 @@ class Regexp(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A rule, its patterns, and the places in the set of those that must all be in a text."""
+    """A rule, its patterns, the group that counts, and the place in the set of what must be in a text first."""
 
     rule: Rule
     regexp: Regexp
     near: Regexp | None
     group: int
-    needs: frozenset[int]
+    place: int
 
     def is_near(self, data: bytes, start: int, end: int) -> bool:
         """Whether a word that the rule wants stands close by."""
@@ -129,12 +132,15 @@ class Patterns:
             if rule.check and rule.check not in judges:
                 raise ValueError(f"rule {rule.name}: no check is called {rule.check!r}; known: {', '.join(judges)}")
             try:
-                parts = [part.encode("latin-1") for part in (rule.pattern, rule.near) if part]
-                needs = frozenset(self._set.Add(part) for part in parts)
-                first, *others = (re2.compile(part, options) for part in parts)
+                pattern, near, first = (
+                    part.encode("latin-1") for part in (rule.pattern, rule.near, rule.near or rule.mark or rule.pattern)
+                )
+                regexp = re2.compile(pattern, options)
+                beside = re2.compile(near, options) if near else None
+                place = self._set.Add(first)
             except (re2.error, UnicodeEncodeError) as error:
                 raise ValueError(f"rule {rule.name}: RE2 does not take its pattern ({error})") from None
-            self._compiled.append(Compiled(rule, first, others[0] if others else None, min(first.groups, 1), needs))
+            self._compiled.append(Compiled(rule, regexp, beside, group=min(regexp.groups, 1), place=place))
         self._set.Compile()
 
     def hits(self, text: str) -> Iterator[Hit]:
@@ -145,7 +151,7 @@ class Patterns:
             return
         taken = bytearray(len(data))
         for compiled in self._compiled:
-            if compiled.needs <= matched:
+            if compiled.place in matched:
                 for span in self._spans(compiled, text, data):
                     if taken.find(0, *span) >= 0:
                         taken[span.start : span.end] = b"\1" * (span.end - span.start)
@@ -177,7 +183,7 @@ def stands_alone(text: str, start: int, end: int) -> bool:
     if not start or not (_of_word(text[start]) and _of_word(text[start - 1])):
         return True
     before = text[max(0, start - 3) : start]
-    return before[-2:] in {"\\n", "\\r", "\\t"} or (len(before) == 3 and before[0] == "%")  # noqa: PLR2004  %3D
+    return before[-2:] in ESCAPES or (len(before) == 3 and before[0] == "%")  # noqa: PLR2004  %3D
 
 
 def _of_word(character: str) -> bool:
@@ -185,7 +191,7 @@ def _of_word(character: str) -> bool:
 
 
 def entropy(text: str) -> float:
-    """Shannon's entropy of the characters, in bits per character: 4 at most for hex, about 4.8 for 40 random letters."""
+    """Shannon's entropy of the characters, in bits per character: 4 at most for hex, 4.8 for 40 random letters."""
     size = len(text)
     return -sum(count / size * math.log2(count / size) for count in Counter(text).values())
 
@@ -195,15 +201,15 @@ def masked(value: str) -> str:
     return f"{value[: min(4, len(value) // 4)]}…"
 
 
-def bounded(findings: Sequence[Finding], *, kind: str) -> Sequence[Finding]:
-    """The findings in order of place. If there are too many, the last one (`kind`) covers all that are left over.
+def bounded(hits: Iterable[Hit]) -> Sequence[Hit]:
+    """The hits in order of place. If there are too many, the last one (kind `many`) covers all that are left over.
 
     What is cut off would not be redacted; the text between the last ones is the price.
     """
-    ordered = sorted(findings, key=lambda finding: (finding.start, -finding.end))
+    ordered = sorted(hits, key=lambda hit: (hit.start, -hit.end))
     if len(ordered) <= MOST_FINDINGS:
         return ordered
     kept, rest = ordered[: MOST_FINDINGS - 1], ordered[MOST_FINDINGS - 1 :]
-    end = max(finding.end for finding in rest)
-    worst = max(finding.severity for finding in rest)
-    return [*kept, replace(rest[0], kind=kind, severity=worst, end=end, evidence=f"{len(rest)} more")]
+    worst = max(rest, key=lambda hit: Severity[hit.rule.severity.upper()]).rule
+    many = msgspec.structs.replace(worst, kind="many")
+    return [*kept, Hit(many, rest[0].start, max(hit.end for hit in rest))]

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from conclave.safety.api import Finding, Origin, Severity, View
-from conclave.safety.detect.patterns import Judge, Patterns, Span, bounded, masked, read_rules
+from conclave.safety.detect.patterns import ESCAPES, Judge, Patterns, Span, bounded, masked, read_rules
 
 NAME: Final = "pii"
 KINDS: Final = frozenset({"card", "iban", "ssn", "email", "phone", "ip", "passport", "driving_licence"})
@@ -39,27 +39,36 @@ BEFORE: Final = re.compile(r"[0-9A-Z]{2}\d\d[ -]")  # a group like the card's ow
 AFTER: Final = re.compile(r"(?:[ -]\d{4}){2}")  # one group may be the month and year
 
 # Characters of an IBAN by country: the registry that SWIFT keeps for ISO 13616.
-IBAN_CHARS: Final = {
-    country: int(size)
-    for size, countries in (
-        line.split(":")
-        for line in (
-            "15:NO|16:BE|18:DK FK FI FO GL NL SD|19:MK SI|20:AT BA EE KZ LT LU MN XK|21:CH HR LI LV|"
-            "22:BG BH CR DE GB GE IE ME RS VA|23:AE GI IL IQ OM SO TL|24:AD CZ ES MD PK RO SA SE SK TN VG|"
-            "25:LY PT ST|26:IS TR|27:BI DJ FR GR IT MC MR SM|28:AL AZ BY CY DO GT HN HU LB NI PL SV|"
-            "29:BR EG PS QA UA|30:JO KW MU YE|31:MT SC|32:LC|33:RU"
-        ).split("|")
-    )
-    for country in countries.split()
+IBAN_COUNTRIES: Final = {
+    15: "NO",
+    16: "BE",
+    18: "DK FI FK FO GL NL SD",
+    19: "MK SI",
+    20: "AT BA EE KZ LT LU MN XK",
+    21: "CH HR LI LV",
+    22: "BG BH CR DE GB GE IE ME RS VA",
+    23: "AE GI IL IQ OM SO TL",
+    24: "AD CZ ES MD PK RO SA SE SK TN VG",
+    25: "LY PT ST",
+    26: "IS TR",
+    27: "BI DJ FR GR IT MC MR SM",
+    28: "AL AZ BY CY DO GT HN HU LB NI PL SV",
+    29: "BR EG PS QA UA",
+    30: "JO KW MU YE",
+    31: "MT SC",
+    32: "LC",
+    33: "RU",
 }
+IBAN_CHARS: Final = {country: size for size, line in IBAN_COUNTRIES.items() for country in line.split()}
 # What a number can begin with: ITU-T E.164's list of country codes, as far as they are assigned.
 CALLING: Final = re.compile(
     r"1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|2[1235689]\d|2[46][0-9]|29[01789]|35\d|37\d|38[0-35-79]|"
     r"42[013]|50\d|59\d|67\d|68\d|69[0-2]|80[08]|85[02356]|87[08]|88[0168]|96\d|97\d|99[2-68]"
 )
 AREA: Final = re.compile(r"\(?[2-9]\d\d\)?[ .-]?[2-9]\d\d[ .-]?\d{4}")  # United States and Canada
+NO_DIGIT: Final = re.compile(r"[^0-9]+")
 FICTION: Final = re.compile(r"55501\d\d$")  # 555-0100 to 555-0199 are kept for stories
-FILES: Final = frozenset("png jpg jpeg gif webp svg js ts css json py md yaml yml so dll".split())
+FILES: Final = re.compile(r".*\.(?:png|jpe?g|gif|webp|svg|js|ts|css|json|py|md|ya?ml|so|dll)", re.IGNORECASE)
 SERVICES: Final = re.compile(r"(?:git|hg|svn)@", re.IGNORECASE)
 
 
@@ -88,7 +97,9 @@ class PiiCheck:
 
     def inspect(self, view: View) -> Sequence[Finding]:
         """Each piece of personal data with its place; numbers that are published as nobody's are none."""
-        found = [
+        hits = self._patterns.hits(view.text)
+        counted = bounded(hit for hit in hits if digits_of(view.text[hit.start : hit.end]) not in self._published)
+        return [
             Finding(
                 check=NAME,
                 kind=f"pii.{rule.kind}",
@@ -101,15 +112,13 @@ class PiiCheck:
                 evidence=masked(view.text[start:end]),
                 remedy=REMEDY,
             )
-            for rule, start, end in self._patterns.hits(view.text)
-            if digits_of(view.text[start:end]) not in self._published
+            for rule, start, end in counted
         ]
-        return bounded(found, kind="pii.many")
 
 
 def digits_of(text: str) -> str:
     """The ASCII digits alone."""
-    return "".join(character for character in text if "0" <= character <= "9")
+    return NO_DIGIT.sub("", text)
 
 
 def luhn(digits: str) -> bool:
@@ -161,10 +170,12 @@ def is_ssn(text: str, start: int, end: int) -> Span | None:
 
 def is_email(text: str, start: int, end: int) -> Span | None:
     """An address that a mail server would take (RFC 5321's lengths), no remote of a repository and no file's name."""
+    if text[max(0, start - 1) : start + 1] in ESCAPES:
+        start += 1
     local, _, domain = text[start:end].partition("@")
-    if len(local) > 64 or len(domain) > 253 or ".." in local or local.endswith("."):  # noqa: PLR2004  RFC 5321
+    if not 0 < len(local) <= 64 or len(domain) > 253 or ".." in local or local.endswith("."):  # noqa: PLR2004  RFC 5321
         return None
-    if domain.rpartition(".")[2].lower() in FILES or SERVICES.match(text, start):
+    if FILES.fullmatch(domain) or SERVICES.match(text, start):
         return None
     return None if text[end : end + 1] == ":" and text[max(0, start - 6) : start] == "ssh://" else Span(start, end)
 
@@ -172,7 +183,8 @@ def is_email(text: str, start: int, end: int) -> Span | None:
 def is_international(text: str, start: int, end: int) -> Span | None:
     """E.164: a country code and 8 to 15 digits in all, `+` not after a number (a sum), grouped or of full length."""
     digits = digits_of(text[start:end])
-    if start and (text[start - 1].isalnum() or text[start - 1] in "+)"):
+    before = text[max(0, start - 2) : start]
+    if before not in ESCAPES and (before[-1:].isalnum() or before[-1:] in {"+", ")"}):
         return None
     shown = text[start:end]
     long_enough = len(digits) >= 10 or any(mark in shown for mark in " -()/")  # noqa: PLR2004

@@ -7,14 +7,14 @@ is no secret. Nothing here asks a vendor whether a key is alive, and no finding 
 import base64
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 from conclave.safety.api import WRITTEN, Finding, Origin, Severity, View
-from conclave.safety.detect.patterns import Judge, Patterns, Span, bounded, masked, read_rules
+from conclave.safety.detect.patterns import Hit, Judge, Patterns, Span, bounded, masked, read_rules
 
 NAME: Final = "secrets"
 REMEDY: Final = "Leave it out, and replace the key where it is valid: it has been written down."
@@ -22,13 +22,14 @@ REMEDY: Final = "Leave it out, and replace the key where it is valid: it has bee
 ENCODINGS: Final = frozenset({"base64", "base32", "hex", "percent", "entities", "escapes"})
 
 BLOCK_CHARS: Final = 65_536  # a 16,384 bit RSA key has 13,000
-BLOCK_END: Final = re.compile(r"-----END [A-Z0-9 ]{0,64}-----|Private-MAC: [0-9a-f]+")
+BLOCK_EDGE: Final = re.compile(r"(-----END [A-Z0-9 ]{0,64}-----|Private-MAC: [0-9a-f]+)|-----BEGIN |PuTTY-User-Key")
 BLOCK_LINE: Final = re.compile(r"(?:\s|\\+[nr])*(?:[A-Za-z-]{2,30}: [^\n\\]{0,200}|[A-Za-z0-9+/=]{16,})")
 SAME: Final = re.compile(r"(.)\1{7}")  # eight alike in a row: about one in 10^12 random keys
 REFERENCE: Final = re.compile(r"[A-Za-z_]+(?:[._-][A-Za-z_]+)*\d?")  # settings.api_key, my-token-2
-WORDS: Final = frozenset(
-    "password passwd passphrase pass pwd secret token user username admin root guest test postgres mysql redis "
-    "null none true false undefined string optional required hidden empty default value changeit".split()
+WORDS: Final = re.compile(
+    r"pass(?:word|wd|phrase)?|pwd|secret|token|user(?:name)?|admin|root|guest|test|postgres|mysql|redis|null|none|true|"
+    r"false|undefined|string|optional|required|hidden|empty|default|value|changeit",
+    re.IGNORECASE,
 )
 STRONG: Final = frozenset("0123456789!@#$%^&*+=?~|")
 
@@ -58,14 +59,11 @@ class SecretsCheck:
         reading = _Reading.of(view)
         if not reading.counts:
             return ()
-        found: dict[tuple[str, int, int], Finding] = {}
-        for rule, start, end in self._patterns.hits(view.text):
-            value = view.text[start:end]
-            if self._is_placeholder(value) or not reading.adds(value, weak=rule.weak):
-                continue
+        found = {}
+        for rule, start, end in bounded(self._counted(view.text, reading)):
             place = Span(start, end) if reading.exact else Span(view.start, view.end)
             kind = f"secret.{rule.kind}"
-            found[(kind, *place)] = Finding(
+            found[(kind, place)] = Finding(
                 check=NAME,
                 kind=kind,
                 severity=Severity[rule.severity.upper()],
@@ -74,10 +72,16 @@ class SecretsCheck:
                 start=place.start,
                 end=place.end,
                 view=view.name,
-                evidence=masked(value),
+                evidence=masked(view.text[start:end]),
                 remedy=REMEDY,
             )
-        return bounded(tuple(found.values()), kind="secret.many")
+        return list(found.values())
+
+    def _counted(self, text: str, reading: "_Reading") -> Iterator[Hit]:
+        for hit in self._patterns.hits(text):
+            value = text[hit.start : hit.end]
+            if not self._is_placeholder(value) and reading.adds(value, weak=hit.rule.weak):
+                yield hit
 
     def _is_placeholder(self, value: str) -> bool:
         if value.startswith("-----"):
@@ -110,9 +114,9 @@ class _Reading:
 
 def whole_block(text: str, start: int, end: int) -> Span:
     """From the first line of a private key to its last; if that is missing, as far as lines look like a key's."""
-    closed = BLOCK_END.search(text, end, end + BLOCK_CHARS)
-    if closed:
-        return Span(start, closed.end())
+    edge = BLOCK_EDGE.search(text, end, end + BLOCK_CHARS)
+    if edge and edge[1]:
+        return Span(start, edge.end())
     last = end + BLOCK_CHARS
     while end < last and (line := BLOCK_LINE.match(text, end, last)):
         end = line.end()
@@ -142,7 +146,7 @@ def is_discord(text: str, start: int, end: int) -> Span | None:
 def is_password(text: str, start: int, end: int) -> Span | None:
     """Not the word itself, not a variable; in an assignment with a digit or a mark, as labels of a form have none."""
     value = text[start:end]
-    if value.lower() in WORDS or value[0] in "%{$<":
+    if WORDS.fullmatch(value) or value[0] in "%{$<":
         return None
     in_address = text[end : end + 1] == "@"
     return Span(start, end) if in_address or not STRONG.isdisjoint(value) else None

@@ -10,25 +10,29 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Final
 
 import msgspec
 
+from conclave.router.train.corpus import SOURCE, chat_rows
 from conclave.safety.train.corpus import filled, fold_of, read_templates
 from conclave.safety.train.sources import FOLDS, Example, by_fold, sampled
 
 POISONED: Final = "poisoned_context.jsonl.gz"
 CONFLICTS: Final = "knowledge_conflict.jsonl.gz"
-ATTACKED: Final = 7000
-HONEST: Final = 7000
+ATTACKED: Final = 4000
+HONEST: Final = 4000
 SAME_FOLD: Final = 0.5  # of the examples can be held out whole: carrier and attack are of one fold
 GROUP: Final = 400  # carriers of one group
 IMPERATIVE: Final = 0.5  # of the honest ones get an imperative that is for people
-REQUESTS: Final = ("gpteacher_codegen", "gpteacher_roleplay", "pkg_hallu_prompts", "cyberseceval_instruct", "nq_open")
-PASSAGES: Final = ("cnn_sum_t0", "mbxp", "wikibio_t0", "legalbench_open", "dbpedia_t0", "ropes_t0")
+REQUESTS: Final = ("gpteacher_codegen", "gpteacher_roleplay", "pkg_hallu_prompts", "cyberseceval_instruct", "banking77")
+PASSAGES: Final = {"cnn_sum_t0": "\n", "wikibio_t0": "Bio:"}  # source: where its request ends and its text begins
 REQUEST_CHARS: Final = 300
+FEW_CHARS: Final = 15
+CHAT: Final = 300  # requests of each category
 PASSAGE_CHARS: Final = 2500
 
 
@@ -64,7 +68,7 @@ def data_examples(data: Path, seed: int) -> list[Example]:
     rows = list(_rows(data / POISONED))
     requests = sampled(data, draw)
     carriers = _folded([*_public_carriers(rows), *_passages(data, requests, draw)], draw)
-    attacks = _folded([*_public_attacks(rows), *_requests(requests)], draw)
+    attacks = _folded([*_public_attacks(rows), *_requests(requests), *_chat(seed)], draw)
     embedded = read_templates("embedded")
     fillers: list[list[str]] = []
     for fold, some in enumerate(by_fold("carrier", embedded.slots["carrier"])):
@@ -114,11 +118,7 @@ def _opened(carrier: str, draw: Random) -> tuple[str, str]:
         return "", carrier
     if at < 0.5:  # noqa: PLR2004
         return carrier, ""
-    places = [
-        place + 1
-        for place, (one, two) in enumerate(zip(carrier, carrier[1:], strict=False))
-        if one in ".\n>" and two in " \n<"
-    ]
+    places = [place + 1 for place, (one, two) in enumerate(pairwise(carrier)) if one in ".\n>" and two in " \n<"]
     place = draw.choice(places) if places else len(carrier)
     return carrier[:place], carrier[place:]
 
@@ -159,11 +159,10 @@ def _passages(data: Path, requests: dict[str, list[str]], draw: Random) -> Itera
                 row = decode(line)
                 yield Named(_laid_out(row.parametric_memory, draw), "conflict_memory")
                 yield Named(_laid_out(row.counter_memory, draw), "conflict_counter")
-    for source in PASSAGES:
+    for source, mark in PASSAGES.items():
         for text in requests[source]:
-            _, _, page = text.partition("\n") if source == "cnn_sum_t0" else ("", "", text)
-            if page.strip():
-                yield Named(_laid_out(page.strip()[:PASSAGE_CHARS], draw), f"page_{source}")
+            if page := text.partition(mark)[2].strip():
+                yield Named(_laid_out(page[:PASSAGE_CHARS], draw), f"page_{source}")
 
 
 def _laid_out(text: str, draw: Random) -> str:
@@ -198,6 +197,13 @@ def _requests(requests: dict[str, list[str]]) -> Iterator[Named]:
         for text in requests[source]:
             if len(text) <= REQUEST_CHARS:
                 yield Named(text, f"request_{source}")
+
+
+def _chat(seed: int) -> Iterator[Named]:
+    """What people ask an assistant, of all kinds: in data each is an instruction."""
+    for row in chat_rows(seed, CHAT):
+        if FEW_CHARS < len(row.text) <= REQUEST_CHARS and row.source == SOURCE:
+            yield Named(row.text, f"chat_{row.category}")
 
 
 def _own_attacks(draw: Random) -> Iterator[list[str]]:

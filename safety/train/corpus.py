@@ -59,7 +59,7 @@ def filled(templates: Sequence[str], slots: Mapping[str, Sequence[str]], count: 
     """About `count` different texts, as many from each template as it has; in the order they were drawn."""
     found: dict[str, None] = {}
     for _ in range(TRIES):
-        for template in templates * max(1, count // (len(templates) or 1)):
+        for template in [*templates] * max(1, count // (len(templates) or 1)):
             if len(found) >= count:
                 return list(found)
             if text := fill(template, slots, draw):

@@ -19,8 +19,10 @@ import numpy as np
 from safetensors.numpy import save_file
 from scipy.optimize import minimize
 from scipy.sparse import vstack
+from scipy.special import expit
 
-from conclave.router.encoder import StaticEncoder
+from conclave.router.encoder import ARTIFACTS as ENCODER
+from conclave.router.encoder import ENCODER_FILES, StaticEncoder
 from conclave.router.train.rows import TRAIN_FILE
 from conclave.safety.detect.learned import DETECTOR_FILES, HeadFile, HeadsFile
 from conclave.safety.detect.ngrams import FEATURES, code_space
@@ -33,11 +35,11 @@ if TYPE_CHECKING:
 
 SEED: Final = 20261122
 SIZES: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
-    {"override": (48,), "persona": (48,), "harm": (48,), "embedded": (24,)}
+    {"override": (24,), "persona": (48,), "harm": (24,), "embedded": (24,)}
 )
-PENALTY: Final = 0.3
-STEPS: Final = 80
-CLEAR: Final = -1.0  # windows of a text that is an attack as a whole, below this score, teach nothing
+PENALTY: Final = 0.5
+STEPS: Final = 40
+LEAST_WINDOWS: Final = 2
 FALSE: Final[Mapping[str, float]] = MappingProxyType(  # of honest texts of unseen sources that a head may take for one
     {"override": 0.005, "persona": 0.005, "harm": 0.005, "embedded": 0.01}
 )
@@ -76,6 +78,7 @@ def train(data: Path, out: Path, *, say: Say) -> None:
     heads = {name: [*users[name], *honest] for name in users} | {"embedded": data_examples(data, SEED)}
     table = np.zeros((code_space(encoder.vocabulary) + 1, len(heads)), dtype=np.float16)  # the last row answers -1
     files: list[HeadFile] = []
+    measured: dict[str, float] = {}
     shared: dict[tuple[int, ...], Matrix] = {}
     for column, (name, examples) in enumerate(heads.items()):
         sizes = SIZES[name]
@@ -87,18 +90,20 @@ def train(data: Path, out: Path, *, say: Say) -> None:
             seen = joined(seen, shared[sizes])
         say(f"{name}: {len(examples)} texts, {seen.rows.shape[0]} windows")
         unseen = out_of_fold(seen, examples)
-        file, lines = calibrated(name, unseen)
+        file, lines, some = calibrated(name, unseen)
+        measured.update(some)
         for line in lines:
             say(line)
         fitted = fit(seen, examples)
         table[:-1, column] = fitted.weights.astype(np.float16)
         files.append(msgspec.structs.replace(file, bias=fitted.bias, windows=sizes))
-    read = (INJECTIONS, POISONED, CONFLICTS, TRAIN_FILE)
+    read = [*(data / name for name in (INJECTIONS, POISONED, CONFLICTS, TRAIN_FILE)), ENCODER / ENCODER_FILES[1]]
     about = HeadsFile(
         features=FEATURES,
         vocabulary=encoder.vocabulary,
         heads=tuple(files),
-        trained_on={name: hashlib.sha256((data / name).read_bytes()).hexdigest() for name in read},
+        trained_on={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in read},
+        measured=measured,
     )
     out.mkdir(parents=True, exist_ok=True)
     save_file({"table": table}, out / DETECTOR_FILES[0])
@@ -134,30 +139,29 @@ def out_of_fold(seen: Matrix, examples: Sequence[Example]) -> Unseen:
 
 
 def fit(seen: Matrix, examples: Sequence[Example]) -> Fitted:
-    """Fitted twice: windows of an attack that do not look like one to the first model are left out of the second."""
-    first = descend(seen, examples, seen.attack >= 0)
-    scores = first.scores(seen)
-    best = seen.best(scores)
-    clear = (seen.attack == 0) | ((seen.attack == 1) & ((scores >= CLEAR) | (scores >= best[seen.of] - 1e-9)))
-    return descend(seen, examples, clear)
+    """Weighted logistic regression with an L2 penalty; sources by the root of their windows, attacks as much as not.
 
-
-def descend(seen: Matrix, examples: Sequence[Example], used: "NDArray[np.bool_]") -> Fitted:
-    """Weighted logistic regression with an L2 penalty; sources by the root of their windows, attacks as much as not."""
-    rows, labels = seen.rows[used], (seen.attack[used] == 1).astype(np.float64)
+    A code of a single window has no weight: most are names and numbers.
+    """
+    used = seen.attack >= 0
+    labels = (seen.attack[used] == 1).astype(np.float64)
     counts = _counts([examples[number].source for number in seen.of[used]], labels)
+    common = np.flatnonzero(np.bincount(seen.rows[used].indices, minlength=seen.rows.shape[1]) >= LEAST_WINDOWS)
+    rows = seen.rows[used][:, common]
     turned = rows.T.tocsr()
 
     def loss(at: "NDArray[np.float64]") -> "tuple[float, NDArray[np.float64]]":
         scores = rows @ at[:-1] + at[-1]
-        wrong = counts * (1 / (1 + np.exp(-scores)) - labels)
+        wrong = counts * (expit(scores) - labels)
         total = (counts * (np.logaddexp(0, scores) - labels * scores)).sum() + 0.5 * PENALTY * (at[:-1] ** 2).sum()
         return float(total), np.append(turned @ wrong + PENALTY * at[:-1], wrong.sum())
 
     found = minimize(
-        loss, np.zeros(rows.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "maxcor": 8}
+        loss, np.zeros(len(common) + 1), jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "maxcor": 8}
     )
-    return Fitted(found.x[:-1], float(found.x[-1]))
+    weights = np.zeros(seen.rows.shape[1])
+    weights[common] = found.x[:-1]
+    return Fitted(weights, float(found.x[-1]))
 
 
 def _counts(sources: Sequence[str], labels: "NDArray[np.float64]") -> "NDArray[np.float64]":
@@ -170,39 +174,43 @@ def _counts(sources: Sequence[str], labels: "NDArray[np.float64]") -> "NDArray[n
     return counts
 
 
-def calibrated(name: str, unseen: Unseen) -> tuple[HeadFile, list[str]]:
-    """The head's file without its weights: Platt's two numbers and the threshold; and what was measured, in words."""
+def calibrated(name: str, unseen: Unseen) -> tuple[HeadFile, list[str], dict[str, float]]:
+    """The head's file without its weights: Platt's numbers and the threshold; what was measured, twice."""
     scores, attack = unseen.scores, unseen.attack
     slope, offset = platt(scores, attack)
-    own = np.array([source.startswith("own_") for source in unseen.sources])
-    life = quantile(
-        scores[~attack & ~own],
-        [s for s, one in zip(unseen.sources, ~attack & ~own, strict=True) if one],
-        1 - FALSE[name],
-    )
-    bounds = [life]
-    for source in ("own_hard", "own_roleplay"):
-        held = scores[~attack & np.array([one == source for one in unseen.sources])]
-        if len(held):
-            bounds.append(float(np.quantile(held, 1 - OWN_FALSE)))
-    threshold = max(bounds)
-    stated = quantile(
-        scores[~attack & ~own], [s for s, one in zip(unseen.sources, ~attack & ~own, strict=True) if one], 0.99
-    )
-    lines = [
-        f"  AUC {auc(scores[attack], scores[~attack]):.4f}; bounds {[round(b, 2) for b in bounds]}, 1 %: {stated:.2f}"
+    sources = np.array(unseen.sources)
+    life = ~attack & ~np.char.startswith(sources, "own_")
+
+    def reached(share: float) -> float:
+        return quantile(scores[life], sources[life].tolist(), 1 - share)
+
+    bounds = [reached(FALSE[name])]
+    bounds += [
+        float(np.quantile(scores[sources == source], 1 - OWN_FALSE))
+        for source in ("own_hard", "own_roleplay")
+        if (sources == source).any()
     ]
+    threshold, stated = max(bounds), reached(0.01)
+    public = attack & ~np.char.startswith(sources, "own_")
+    measured = {
+        f"{name} AUC": auc(scores[public if public.any() else attack], scores[~attack]),
+        f"{name} honest passed": float((scores[life] < threshold).mean()),
+    }
+    lines = [f"  {measured}; bounds {[round(bound, 2) for bound in bounds]}, 1 %: {stated:.2f}"]
     for source in sorted(set(unseen.sources)):
-        held = np.array([one == source for one in unseen.sources])
         for kind in (True, False):
-            some = scores[held & (attack == kind)]
-            if len(some) and (kind or (some > threshold).mean() > 2 * FALSE[name]):
-                lines.append(
-                    f"  {'caught' if kind else 'HONEST TAKEN'} {source}: {(some > threshold).mean():.3f}"
-                    f" (at 1 %: {(some > stated).mean():.3f}) of {len(some)}"
-                )
-    probability = float(1 / (1 + np.exp(-(slope * threshold + offset))))
-    return HeadFile(name=name, bias=0.0, windows=(), slope=slope, offset=offset, threshold=probability), lines
+            some = scores[(sources == source) & (attack == kind)]
+            if len(some) and (kind or (some > threshold).mean() > 2 * FALSE[name] or source.startswith("own_")):
+                caught, easy = float((some > threshold).mean()), float((some > stated).mean())
+                what = "caught" if kind else "HONEST TAKEN"
+                lines.append(f"  {what} {source}: {caught:.3f} (at 1 %: {easy:.3f}) of {len(some)}")
+                if kind and name != "embedded":
+                    measured[f"{name} {source} recall at 1 % false"] = easy
+                elif source.startswith("own_") and not kind:
+                    measured[f"{name} {source} passed"] = 1 - caught
+    probability = float(expit(slope * threshold + offset))
+    file = HeadFile(name=name, bias=0.0, windows=(), slope=slope, offset=offset, threshold=probability)
+    return file, lines, {key: round(value, 4) for key, value in measured.items()}
 
 
 def quantile(scores: "NDArray[np.float64]", sources: Sequence[str], share: float) -> float:
@@ -219,10 +227,11 @@ def quantile(scores: "NDArray[np.float64]", sources: Sequence[str], share: float
 def platt(scores: "NDArray[np.float64]", attack: "NDArray[np.bool_]") -> tuple[float, float]:
     """Slope and offset that make probabilities of scores, attacks taken to be as frequent as not (Platt, 1999)."""
     counts = np.where(attack, 0.5 / attack.sum(), 0.5 / (~attack).sum())
+    targets = np.where(attack, 1 - 1 / (attack.sum() + 2), 1 / ((~attack).sum() + 2))
 
     def loss(at: "NDArray[np.float64]") -> float:
         said = at[0] * scores + at[1]
-        return float((counts * (np.logaddexp(0, said) - attack * said)).sum())
+        return float((counts * (np.logaddexp(0, said) - targets * said)).sum())
 
     found = minimize(loss, np.array([1.0, 0.0]), method="Nelder-Mead")
     return float(found.x[0]), float(found.x[1])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from conclave.safety.train.sources import Example
 
-TEXT_CHARS: Final = 12_000  # of a part of a text
+TEXT_CHARS: Final = 4_000  # of a part of a text
 OVERLAP: Final = 0.5  # of the attack or of the window: less, and the window is neither
 
 Ids = Callable[[str], list[int]]

@@ -23,12 +23,14 @@ from conclave.safety.train.corpus import filled, fold_of, read_templates
 INJECTIONS: Final = "injection_train.jsonl.gz"
 FOLDS: Final = 4
 HEADS: Final = ("override", "persona", "harm")
-OWN: Final[Mapping[str, int]] = MappingProxyType({"override": 5000, "persona": 3500, "harm": 4500})  # texts drawn
-HARD: Final = 5000
-ROLEPLAY: Final = 3000
-CHAT: Final = 300  # prompts of each category
+OWN: Final[Mapping[str, int]] = MappingProxyType({"override": 4500, "persona": 2500, "harm": 4000})  # texts drawn
+HARD: Final = 4500
+ROLEPLAY: Final = 2000
+CHAT: Final = 200  # prompts of each category
 CELL: Final = 150  # rows of one source of category_train
-ROLEPLAY_CELL: Final = 900
+CELLS: Final[Mapping[str, int]] = MappingProxyType(
+    {"gpteacher_roleplay": 900, "xquad": 900}  # honest role-play; honest words of eleven languages
+)
 WRAPPED: Final = 0.25  # of our attacks stand within an honest text
 DISTURBED: Final = 0.3
 HONEST_CHARS: Final = 1500  # of a text that an attack is put into
@@ -150,4 +152,4 @@ def sampled(data: Path, draw: Random) -> dict[str, list[str]]:
 
 
 def _cell(source: str) -> int:
-    return ROLEPLAY_CELL if source == "gpteacher_roleplay" else CELL
+    return CELLS.get(source, CELL)

@@ -58,6 +58,7 @@ class Policy:
     digest: str = "p" * 64
     keep_text: bool = False
     arm: str | None = None
+    basis: str = ""
 
 
 @dataclass

@@ -19,6 +19,7 @@ from conclave.gateway.experts.pool import Deployment, Pool, PoolEntry
 from conclave.gateway.pipeline import Pipeline
 from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.published import Published, Version
+from conclave.gateway.policy.replayed import walked
 from conclave.gateway.prompt import Prompt
 from conclave.gateway.record import row_of
 from conclave.gateway.reply import KEEP_ALIVE_S
@@ -151,7 +152,8 @@ async def test_a_sure_answer_of_the_weak_expert_is_shown_and_nobody_else_is_aske
     about = explained(chunks)
     assert (about["expert"], about["reason"], about["escalated"]) == ("weak", "trial", False)
     assert house.row["attempts"][0]["trial"] == {"unsure": False, "confidence": pytest.approx(0.98, abs=0.01),
-                                                 "evidence": "label"}  # fmt: skip
+                                                 "evidence": "label",
+                                                 "measured": pytest.approx(0.98, abs=0.01)}  # fmt: skip
     assert house.row["escalated"] is False
 
 
@@ -168,6 +170,22 @@ async def test_an_unsure_answer_is_never_shown_and_the_strong_expert_answers(str
     assert [attempt["usage"]["completion_tokens"] for attempt in house.row["attempts"]] == [1, 1]
     assert house.row["usage"]["completion_tokens"] == 2
     assert dict(headers.call_headers(house.records[0]))[b"x-conclave-escalated"] == b"true"
+
+
+@BOTH
+@pytest.mark.parametrize("logprob", [1000.0, 1e308, -1e308])
+async def test_probabilities_that_cannot_be_end_no_call(stream: bool, logprob: float) -> None:
+    house = House(Sure("weak", "one two three four", logprob), Sure("strong", "4"))
+    assert text(await house.run(request(stream=stream)))
+    assert house.row["ending"] == "answered"
+
+
+async def test_a_strong_expert_that_another_continued_is_replayed_as_it_was() -> None:
+    """The unsure answer is kept only where the client has seen no word; here it has."""
+    strong = FakeExpert("strong", pieces=("a", "b"), failure=ExpertFailed("no", kind="cut"), after=3)
+    house = House(Sure("weak", "five", -3.0), strong, FakeExpert("third", answer="c"), strong="strong")
+    await house.run(request(stream=True))
+    assert walked(house.row) == []
 
 
 @BOTH
@@ -416,8 +434,9 @@ async def test_samples_that_disagree_are_escalated(stream: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"max_tokens": 4000}, {"max_tokens": 8, "temperature": 0}, {"max_tokens": 8, "tools": [{}]}],
-    ids=["no-limit", "long", "greedy", "tools"],
+    "more", [{}, {"max_tokens": 4000}, {"max_tokens": 8, "temperature": 0}, {"max_tokens": 8, "tools": [{}]},
+     {"max_tokens": 8, "functions": [{}]}],
+    ids=["no-limit", "long", "greedy", "tools", "functions"],
 )  # fmt: skip
 async def test_only_a_short_answer_that_may_vary_is_asked_for_several_times(more: dict[str, Any]) -> None:
     weak = Sure("weak", "four")

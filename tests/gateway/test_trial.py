@@ -50,7 +50,8 @@ def test_the_probabilities_of_the_first_choices_tokens_are_heard() -> None:
 
 ODD: list[object] = [None, 3, [], {}, {"content": 3}, {"content": [3, None, {}]},
        {"content": [{"token": 1, "logprob": "x"}]},
-       {"content": [{"token": "a", "logprob": True}]}]  # fmt: skip
+       {"content": [{"token": "a", "logprob": True}]},
+       {"content": [{"token": "a", "logprob": 10**400}]}]  # fmt: skip
 
 
 @pytest.mark.parametrize("logprobs", ODD, ids=[str(number) for number in range(len(ODD))])
@@ -59,6 +60,12 @@ def test_probabilities_that_are_none_are_not_heard(logprobs: object) -> None:
     trial.take(delta("a", logprobs=logprobs))
     assert trial.heard.logprobs == ()
     assert text(list(trial.answer())) == "a"
+
+
+def test_no_more_alternatives_are_heard_than_anybody_lists() -> None:
+    trial = Trial()
+    trial.take(delta("a", tokens=[token("a", -0.1, **{f"t{number}": -3.0 for number in range(5000)})]))
+    assert len(trial.heard.first) <= 21
 
 
 def test_what_the_gateway_asked_for_itself_is_taken_out() -> None:
@@ -73,6 +80,49 @@ def test_what_the_client_asked_for_stays_byte_for_byte() -> None:
     trial, chunk = Trial(), delta("yes", tokens=[token("yes", -0.1)])
     trial.take(chunk)
     assert [one.data for one in trial.answer()] == [chunk.data]
+
+
+def test_pieces_of_one_text_come_as_one_chunk_and_all_else_as_it_came() -> None:
+    trial = Trial()
+    said = [delta(role="assistant"), *(delta(word) for word in ("a ", "b ", "c")), END, USAGE]
+    for chunk in said:
+        trial.take(chunk)
+    shown = list(trial.answer())
+    assert [chunk.data for chunk in (shown[0], *shown[2:])] == [said[0].data, END.data, USAGE.data]
+    assert shown[1].event == delta("a b c").event
+
+
+def piece(text: object, *, name: str = "content", **more: Any) -> Chunk:
+    event = {"id": "x", "choices": [{"index": 0, "delta": {name: text}}], **more}
+    return Chunk(json.dumps(event).encode())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (piece("a"), piece("b", name="reasoning_content")),
+        (piece("a"), piece("b", usage={"completion_tokens": 2})),
+        (delta("a"), delta("b", index=1)),
+        (delta("a", tokens=[token("a", -0.1)]), delta("b", tokens=[token("b", -0.2)])),
+        (delta("a"), delta("b", finish_reason="stop")),
+        (piece("a"), piece(None)),
+        (piece([{"index": 0}], name="tool_calls"), piece([{"index": 0}], name="tool_calls")),
+    ],
+    ids=["channel", "usage", "choice", "asked-logprobs", "end", "null", "tool-calls"],
+)
+def test_chunks_that_differ_in_more_than_a_text_stay_as_they_came(one: Chunk, other: Chunk) -> None:
+    trial = Trial()
+    trial.take(one)
+    trial.take(other)
+    assert [chunk.data for chunk in trial.answer()] == [one.data, other.data]
+
+
+def test_padding_keeps_no_two_pieces_apart() -> None:
+    trial = Trial()
+    trial.take(piece("a", obfuscation="x1"))
+    trial.take(piece("b", obfuscation="y22"))
+    (shown,) = trial.answer()
+    assert shown.event["choices"][0]["delta"] == {"content": "ab"}
 
 
 def test_of_several_samples_one_is_shown_that_says_what_most_say() -> None:
@@ -169,7 +219,7 @@ def test_an_attempt_on_trial_that_did_not_say_what_it_used_is_estimated() -> Non
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 def test_the_ids_of_tool_calls_are_noted(stream: bool) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    said = {"delta" if stream else "message": {"tool_calls": [call, 3, {"id": None}]}}
+    said = {"delta" if stream else "message": {"tool_calls": [call, call, 3, {"id": None}]}}
     chunk = Chunk(json.dumps({"choices": [{"index": 0, **said, "finish_reason": "tool_calls"}]}).encode())
     shown = reply(stream=stream)
     shown.feed(chunk)

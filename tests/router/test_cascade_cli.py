@@ -61,15 +61,26 @@ def test_a_program_gets_the_same_as_json(tmp_path: Path) -> None:
         ({"confidence": 1.5, "weak": 1, "strong": 1}, "confidence is 1.5, and must be within 0 to 1"),
         ({"confidence": 0.5, "weak": True, "strong": 1}, "'weak' is no number"),
         ({"confidence": 0.5, "weak": 1, "strong": 1, "weak_usd": -1}, "weak_usd is -1.0, and must be 0 or more"),
+        ({"confidence": 10**400, "weak": 1, "strong": 1}, "'confidence' is too large"),
+        ({"confidence": 0.5, "weak": 1, "strong": 1, "weak_usd": 1e308}, "weak_usd is 1e+308, and must be 0 or more"),
         ([], "not a JSON object"),
     ],
-    ids=["missing", "text", "beyond", "flag", "negative-cost", "list"],
+    ids=["missing", "text", "beyond", "flag", "negative-cost", "huge", "huge-cost", "list"],
 )
 def test_a_bad_row_is_named_with_its_line_and_nothing_is_fitted(tmp_path: Path, row: Any, words: str) -> None:
     found = run(tmp_path, [*pairs(), row])
     assert found.exit_code == 1
     assert f"line 401: {words}" in found.output
     assert "routing:" not in found.output
+
+
+@pytest.mark.parametrize(
+    "option", [("--recover", "nan"), ("--usd-per-score", "nan"), ("--usd-per-score", "inf")], ids=lambda one: one[1]
+)
+def test_an_aim_that_is_no_number_is_refused(tmp_path: Path, option: tuple[str, str]) -> None:
+    found = run(tmp_path, pairs(), *option)
+    assert found.exit_code == 2
+    assert "no number to reckon with" in found.output
 
 
 def test_too_few_pairs_are_refused(tmp_path: Path) -> None:

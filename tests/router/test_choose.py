@@ -151,6 +151,13 @@ def test_the_ends_of_a_threshold(routed: list[float], default: list[float], belo
     assert threshold([0.2, 0.4, 0.6, 0.8], routed, default).below == below
 
 
+def test_questions_of_full_confidence_are_never_unsure_whatever_the_default_would_bring() -> None:
+    """No threshold is above 1: a gain that could not be had is not promised."""
+    assert threshold([1.0] * 4, [0.0] * 4, [1.0] * 4).unsure == 0
+    found = threshold([0.2, 0.4, 1.0, 1.0], [0.0] * 4, [1.0, 1.0, 0.9, 1.0])
+    assert (found.below, found.unsure) == (0.7, 0.5)
+
+
 @pytest.mark.parametrize("questions", [([], [], []), ([0.5], [1.0], [0.0]), ([0.1, 0.2], [1.0], [1.0])])
 def test_a_threshold_of_too_little_is_refused(questions: Any) -> None:
     with pytest.raises(ValueError, match=r"must be of the same questions|two questions at least"):

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from conclave.router.budget import AVERAGE, HOSTED, Infeasible, Problem
+from conclave.router.hosting import best as best_of
 from conclave.router.mapping import Solved, frontier, gain_of, measured, solve
-from conclave.router.program import TIE, within
+from conclave.router.program import TIE, Program, within
 
 UNITS = {"hosted_b": 70.0, "hosted_gb": 40.0, "usd_per_call": 0.01, "latency_ms": 3000.0, "active_b": 70.0}
 
@@ -70,6 +71,49 @@ def test_the_solver_equals_brute_force_and_keeps_the_budget(block: int) -> None:
         assert set(found.hosted) == set(found.table.values())
         solved += 1
     assert solved > 5
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_hosting_and_money_at_once_equal_brute_force_and_one_program_for_both(block: int) -> None:
+    """The search over hosted sets takes the very table that the whole program takes."""
+    solved = 0
+    for seed in range(1000 + block * 15, 1015 + block * 15):
+        chance = random.Random(seed)
+        limits = {m: chance.uniform(0.3, 1.6) * UNITS[m] for m in ("hosted_b", "usd_per_call", "latency_ms")}
+        here = replace(some_problem(seed), limits=limits)
+        best = by_brute_force(here)
+        if best is None:
+            with pytest.raises(Infeasible):
+                solve(here)
+            continue
+        found = solve(here)
+        assert found.value == pytest.approx(best.value, abs=2 * TIE), seed
+        assert (within(here, found.uses), found.gap) == (True, 0), seed
+        whole = Program(here).best()
+        assert whole is not None
+        assert found.table == whole.table, seed
+        solved += 1
+    assert solved > 3
+
+
+def zoo(seed: int) -> Problem:
+    """Twelve experts and fourteen categories; a larger expert is better and dearer."""
+    chance = random.Random(seed)
+    experts: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, Known]] = {f"c{number}": {} for number in range(14)}
+    for name in (f"e{number}" for number in range(12)):
+        size = chance.choice([1, 3, 7, 8, 14, 32, 70])
+        experts[name] = {"hosted_b": size, "usd_per_call": size * chance.uniform(2e-5, 8e-5)}
+        for row in rows.values():
+            row[name] = Known(min(1.0, 0.3 + 0.05 * size**0.5 + chance.uniform(-0.1, 0.1)))
+    return Problem(experts, rows, limits={"hosted_b": 60.0, "usd_per_call": 0.001})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_experts_are_searched_to_the_same_table_as_by_one_program(seed: int) -> None:
+    found, whole = solve(zoo(seed)), Program(zoo(seed)).best()
+    assert whole is not None
+    assert (found.table, found.gap) == (whole.table, 0)
 
 
 EXPERTS: dict[str, dict[str, float]] = {
@@ -238,3 +282,78 @@ def test_there_is_no_gain_to_tell_where_no_single_expert_fits_or_one_has_no_scor
     assert gain_of(alone, solve(alone)) is None
     pinned = problem(scores={**SCORES, "law": {}}, fixed={"law": "big"})
     assert gain_of(pinned, solve(pinned)) is None
+
+
+@pytest.mark.parametrize(
+    ("experts", "scores", "limits", "table"),
+    [
+        pytest.param(
+            {"x": {"usd_per_call": 1.0}, "y": {"usd_per_call": 1.0000005}},
+            {"x": 0.5, "y": 0.9},
+            {"usd_per_call": 1.0},
+            "x",
+            id="a-limit-passed-by-less-than-the-solver-sees",
+        ),
+        pytest.param(
+            {"x": {"hosted_b": 1.0}, "y": {"hosted_b": 1.0000005}},
+            {"x": 0.5, "y": 0.9},
+            {"hosted_b": 1.0},
+            "x",
+            id="room",
+        ),
+        pytest.param(
+            {"x": {"usd_per_call": 0.0}, "y": {"usd_per_call": 0.01}},
+            {"x": 0.5, "y": 0.9},
+            {"usd_per_call": 1e-20},
+            "x",
+            id="a-limit-of-next-to-nothing-and-one-who-is-free",
+        ),
+        pytest.param(
+            {"x": {"hosted_b": 1e-6}, "y": {"hosted_b": 1e6}}, {"x": 0.1, "y": 0.9}, {"hosted_b": 1.0}, "x", id="huge"
+        ),
+    ],
+)
+def test_limits_are_exact_and_of_any_size(
+    experts: dict[str, dict[str, float]], scores: dict[str, float], limits: dict[str, float], table: str
+) -> None:
+    rows = {c: {name: Known(score) for name, score in scores.items()} for c in "ab"}
+    assert set(solve(Problem(experts, rows, limits=limits)).table.values()) == {table}
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-3, 1.0])
+def test_a_category_that_is_hardly_ever_asked_for_has_a_good_row_too(weight: float) -> None:
+    """Ties are broken by price; what weighs next to nothing is no tie."""
+    experts = {"cheap": {"usd_per_call": 0.001}, "good": {"usd_per_call": 0.01}}
+    rows = {"often": {"cheap": Known(0.5), "good": Known(0.9)}, "seldom": {"cheap": Known(0.5), "good": Known(0.6)}}
+    found = solve(Problem(experts, rows, weights={"often": 1e7, "seldom": weight}))
+    assert found.table == {"often": "good", "seldom": "good"}
+    assert sum(Problem(experts, rows, weights={"often": 1e7, "seldom": weight}).shares().values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_search_that_ends_early_has_an_honest_bound(seed: int) -> None:
+    """No table is above it, and a table that is not the best has a gap."""
+    here = zoo(seed)
+    best, early = best_of(here), best_of(here, programs=0)
+    assert best is not None
+    assert early is not None
+    value = measured(here, early.table).value
+    assert within(here, measured(here, early.table).uses)
+    assert early.bound >= measured(here, best.table).value
+    assert early.table == best.table or early.bound - value > TIE
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"trade": math.inf}, "worth is too little"),
+        ({"experts": {**EXPERTS, "api": {"usd_per_call": math.inf}}, "trade": 1.0}, "'api' is no finite number"),
+        (
+            {"experts": {**EXPERTS, "api": {"usd_per_call": math.inf}}, "limits": {"usd_per_call": 1.0}},
+            "usd_per_call of the expert 'api' is no finite number",
+        ),
+    ],
+)
+def test_numbers_without_end_are_named(parts: dict[str, Any], words: str) -> None:
+    with pytest.raises(Infeasible, match=words):
+        solve(problem(**parts))

@@ -130,3 +130,30 @@ def test_fit_refuses_a_file_with_bad_rows_and_writes_nothing(tmp_path: Path) -> 
     assert f"{file}: row 2: the score of 'a' is 7" in done.stderr
     assert "1 bad row: nothing was made" in done.stderr
     assert not (tmp_path / "head").exists()
+
+
+def test_without_a_head_a_row_that_names_its_category_needs_no_prompt(tmp_path: Path) -> None:
+    """As `conclave router outcomes` writes the rated calls of a gateway that keeps no text."""
+    live = [
+        json.dumps({"id": str(at), "category": "code", "scores": {"large" if at % 2 else "small": at % 2 or 0.2}})
+        for at in range(60)
+    ]
+    prompted = '{"prompt": "Write a Python function that sorts a list.", "scores": {"small": 0.5}}'
+    file = written(tmp_path, *live, prompted)
+    with pytest.raises(BadRows, match="'prompt' must be a text"):
+        read_outcomes([file])
+    done = CliRunner().invoke(router, ["fit", "--scores-only", "--outcomes", str(file), "--out", str(tmp_path / "x")])
+    assert done.exit_code == 0, done.output
+    table = json.loads((tmp_path / "x" / "scores.json").read_text())
+    assert table == json.loads(done.stdout)
+    assert table["code"]["large"]["score"] > 0.9
+    assert table["code"]["small"]["score"] < 0.4
+    assert (table["code"]["large"]["rows"], table["any"]["small"]["rows"]) == (30, 31)
+
+
+@pytest.mark.parametrize(
+    "row", ['{"scores": {"a": 1}}', '{"prompt": "", "category": "code", "scores": {"a": 1}}'], ids=["bare", "empty"]
+)
+def test_a_row_without_prompt_and_category_is_refused_there_too(tmp_path: Path, row: str) -> None:
+    with pytest.raises(BadRows, match="'prompt' must be a text"):
+        read_outcomes([written(tmp_path, row)], bare=True)

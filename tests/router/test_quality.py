@@ -1,6 +1,7 @@
 """The quality head: it finds which expert a question suits, says nothing of what it cannot know, and is fast."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -134,6 +135,17 @@ def test_a_row_that_lacks_an_expert_teaches_the_others(tmp_path: Path) -> None:
     ]
     expected = Quality.load(Path(fitted(tmp_path, rows).folder)).expected(TOPICS["sailing"], UNSURE)
     assert expected["sailor"] > expected["cook"] + 0.2
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["apart", "no topic named"])
+def test_a_head_without_topics_still_knows_the_words(tmp_path: Path, *, apart: bool) -> None:
+    rows = planted(900, 10) if apart else [replace(row, subset=None) for row in planted(900, 10)]
+    (tmp_path / "rows.jsonl").write_bytes(b"")
+    made = fit_to(rows, [tmp_path / "rows.jsonl"], tmp_path / "head", apart=apart, say=str.strip)
+    head = Quality.load(Path(made.folder))
+    assert head.about.topics == ()
+    expected = head.expected(TOPICS["sailing"], UNSURE)
+    assert expected["sailor"] > expected["cook"]
 
 
 def test_too_few_rows_are_refused_in_words(tmp_path: Path) -> None:

@@ -429,7 +429,7 @@ async def test_a_compressed_answer_is_refused(*, make: Any, script: Any, asked: 
     assert isinstance(error, ExpertFailed)
     assert error.kind == attempt.failure == "malformed"
     assert "compressed" in error.message
-    assert given == []
+    assert not set(given) - {SILENCE.data}  # the first import of a provider's parts may take its time
 
 
 @pytest.mark.parametrize("streamed", [True, False], ids=["stream", "plain"])

@@ -1,12 +1,17 @@
 """Rows as the journal has them, for tests of what follows it."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from conclave.gateway.followers.api import Noted, Row
+from conclave.gateway.state.sql import Database
+from conclave.gateway.state.tables import metadata
 
 CALL: dict[str, Any] = {
     "kind": "call",
@@ -110,3 +115,21 @@ def row() -> Rows:
         return Row(chain, seq, f"hash{seq}", cast(Noted, data), msgspec.json.encode(data))
 
     return make
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty one of each kind."""
+    if request.param == "sqlite":
+        database = Database.of(None, tmp_path)
+    else:
+        url = os.environ.get("CONCLAVE_TEST_POSTGRES")
+        if not url:
+            pytest.skip("CONCLAVE_TEST_POSTGRES names no PostgreSQL database to test with")
+        database = Database(url)
+        with database.write() as connection:
+            metadata.drop_all(connection)
+            connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
+        database.migrate()
+    yield database.open()
+    database.close()

@@ -1,11 +1,9 @@
 """Feedback by call: the last word counts, in whatever order and however often the rows come."""
 
 import itertools
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import pytest
 from sqlalchemy import select
 
 from conclave.gateway.followers.api import Row
@@ -24,13 +22,6 @@ SAID: dict[str, Any] = {
     "score": 0.5,
     "label": None,
 }
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database.of(None, tmp_path).open()
-    yield database
-    database.close()
 
 
 def kept(database: Database) -> list[tuple[str, float, str | None]]:

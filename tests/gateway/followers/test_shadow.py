@@ -1,7 +1,6 @@
 """What a shadow would have chosen is worked out from rows alone, once, and only where it can be compared."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -57,14 +56,7 @@ def a_call(data: dict[str, Any], policy: Version, **decision: Any) -> dict[str, 
         "needs": [],
     }
     usage = {"prompt_tokens": 1_000_000, "completion_tokens": 500_000}
-    return {**data, "policy": policy.digest, "decision": chosen | decision, "usage": usage}
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database.of(None, tmp_path).open()
-    yield database
-    database.close()
+    return {**data, "policy": policy.digest, "decision": chosen | decision, "usage": usage, "attempts": []}
 
 
 def kept(database: Database) -> list[Any]:
@@ -86,6 +78,19 @@ def test_a_call_is_decided_again_by_each_shadow(database: Database, row: Rows, d
     assert (thrifty.cost_usd, thrifty.other_cost_usd) == (2 + 4, 1 + 0.5)
     assert (thrifty.score, thrifty.other_score) == (None, None)  # this policy knows none
     assert alike.trial != thrifty.trial
+
+
+@pytest.mark.parametrize(("shown", "tokens"), [({}, 2_000_000), ({"kept": "small"}, 1_000_000)], ids=["last", "kept"])
+def test_of_several_attempts_the_tokens_of_the_answer_that_was_shown_count(
+    database: Database, row: Rows, data: Any, shown: dict[str, str], tokens: int
+) -> None:
+    """A trial or a failure before it is no part of what either choice would have paid for the answer."""
+    policy = version(routing={"shadow": SHADOW})
+    used = {"small": 1_000_000, "large": 2_000_000}
+    attempts = [{"expert": name, "usage": {"prompt_tokens": n, "completion_tokens": 0}} for name, n in used.items()]
+    follower(database, policy).follow([row(3, a_call(data["call"], policy) | shown | {"attempts": attempts})])
+    (found,) = kept(database)
+    assert (found.cost_usd, found.other_cost_usd) == (2 * tokens / 1e6, tokens / 1e6)
 
 
 def test_expected_scores_of_both_are_kept_as_the_policy_in_force_has_them(
@@ -129,6 +134,14 @@ def test_rows_of_an_older_conclave_of_unknown_policies_and_without_a_decision_ar
     rows = [old, a_call(data["call"], unknown), data["refused"], data["unauthenticated"], data["genesis"]]
     follower(database, policy).follow([row(seq, one) for seq, one in enumerate(rows)])
     assert kept(database) == []
+
+
+def test_a_row_of_another_shape_holds_up_none_of_the_others(database: Database, row: Rows, data: Any) -> None:
+    """A follower that fails is given the same rows again, for ever."""
+    policy = version(routing={"shadow": SHADOW})
+    bent = [a_call(data["call"], policy, **change) for change in ({"steps": []}, {"steps": 7}, {"confidence": "high"})]
+    follower(database, policy).follow([row(seq, one) for seq, one in enumerate([*bent, a_call(data["call"], policy)])])
+    assert [one.seq for one in kept(database)] == [3]
 
 
 def test_the_control_of_a_split_counts_as_the_policy(database: Database, row: Rows, data: Any) -> None:

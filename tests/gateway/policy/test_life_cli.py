@@ -60,7 +60,7 @@ class Life:
         rules = self.policy.rules_for("t")
         assert rules.arms is not None
         chosen = rules.arms.named(arm) if arm is not None else None
-        decision = as_row((chosen or rules).choose(ASKED), ASKED, arm)
+        decision = as_row((chosen or rules).choose(ASKED), ASKED, arm, (chosen or rules).basis)
         row: dict[str, Any] = {
             "kind": "call",
             "time": f"2026-11-22T07:30:{number % 60:02}.000000Z",
@@ -147,7 +147,36 @@ def test_a_version_that_somebody_changed_in_the_table_is_no_witness(life: Life) 
     with life.database.write() as connection:
         connection.execute(policy_versions.update().values(document='{"experts":[]}'))
     found = life.run("replay", row["request_id"])
-    assert (found.exit_code, found.stdout[:8]) == (0, "unknown:")
+    assert found.exit_code == 0
+    assert found.stdout.startswith("cannot be replayed: the table of versions has no policy")
+
+
+def test_a_row_that_somebody_broke_in_the_table_is_named_and_nothing_is_a_traceback(life: Life) -> None:
+    row = life.call(1)
+    broken = {"row": 7, "steps": [{"expert": "large"}], "category": "code"}
+    life.call(2, decision=broken)
+    life.call(3, attempts="none")
+    for number in (2, 3):
+        found = life.run("replay", f"req_{number:024x}")
+        assert (found.exit_code, found.stdout[:20]) == (0, "cannot be replayed: ")
+        assert "not as Conclave writes it" in found.stdout
+    with life.database.write() as connection:
+        connection.execute(audit_rows.update().where(audit_rows.c.seq == 1).values(row="{"))
+    found = life.run("replay", "--all", *SINCE)
+    assert (found.exit_code, "row 1 of the chain c" in found.stderr) == (1, True)
+    assert "there is no call" in life.run("replay", row["request_id"]).stderr
+
+
+def test_what_this_conclave_prices_otherwise_is_no_difference_but_cannot_be_replayed(life: Life) -> None:
+    """The policy leaves a price to the catalog, and an upgrade changes it: nobody has tampered with the row."""
+    row = life.call(1)
+    assert row["decision"]["basis"]
+    moved = row["decision"] | {"basis": "0" * 16}
+    assert life.run("replay", life.call(2, decision=moved)["request_id"]).stdout == "same\n"
+    life.call(3, decision=moved | {"steps": row["decision"]["steps"][::-1]})
+    found = life.run("replay", f"req_{3:024x}")
+    assert (found.exit_code, found.stdout[:20]) == (0, "cannot be replayed: ")
+    assert "this Conclave comes to others" in found.stdout
 
 
 def test_a_row_that_the_table_lost_is_found_in_the_journal(life: Life) -> None:
@@ -169,6 +198,12 @@ def test_a_row_that_the_table_lost_is_found_in_the_journal(life: Life) -> None:
         (["replay"], "give a REQUEST_ID"),
         (["replay", "req_1", "--all"], "give a REQUEST_ID"),
         (["replay", "req_1"], "there is no call req_1"),
+        (["replay", ""], "a REQUEST_ID is"),
+        (["replay", "req_\udcff"], "a REQUEST_ID is"),
+        (["replay", "r" * 100_000], "a REQUEST_ID is"),
+        (["replay", "req_1", "req_2"], "unexpected extra argument"),
+        (["split", "--since", "999999w"], "before the year 1"),
+        (["split", "--since", "0001-01-01T00:00+14:00"], "before the year 1"),
         (["replay", "--all", "--since", "yesterday"], "is no moment"),
         (["shadow", "--since", "0d"], "is no moment"),
         (["explain"], "either a TEXT"),
@@ -179,6 +214,14 @@ def test_wrong_usage_is_said_in_a_line(life: Life, arguments: list[str], words: 
     found = life.run(*arguments) if arguments[0] != "explain" else CliRunner().invoke(router, arguments)
     assert found.exit_code == 2
     assert words in found.stderr
+
+
+def test_where_there_is_no_record_none_is_made(tmp_path: Path) -> None:
+    for command in (["replay", "req_1"], ["shadow"], ["split"], ["outcomes"]):
+        state = tmp_path / "no" / "state"
+        found = CliRunner().invoke(router, [*command, "--config", "/dev/null", "--state-dir", str(state)])
+        assert (found.exit_code, "there is no record at sqlite:///" in found.stderr) == (1, True)
+        assert not state.parent.exists()
 
 
 def test_arms_are_compared_by_conversation(life: Life) -> None:
@@ -297,6 +340,26 @@ def test_outcomes_name_the_expert_that_answered(life: Life) -> None:
     assert (without.stdout, "2 of 2 left out" in without.stderr) == ("", True)
 
 
+def test_outcomes_are_of_the_answer_that_was_shown(life: Life) -> None:
+    """An unsure answer that was kept because the stronger expert failed is what the caller rated."""
+    (first,) = life.call(1)["attempts"]
+    failed = {**first, "expert": "small", "failure": "status"}
+    life.call(2, said=0.3, attempts=[{**first, "trial": {"unsure": True}}, failed], kept="large")
+    life.call(3, said=0.0, attempts=[failed])
+    life.call(4, said=0.0, attempts=[])
+    found = life.run("outcomes", *SINCE)
+    assert [json.loads(line)["scores"] for line in found.stdout.splitlines()] == [{"large": 0.3}]
+    assert found.stderr == "2 of 3 left out: no expert answered\n"
+
+
+def test_the_outcome_of_an_unsure_answer_that_was_kept_is_that_of_the_expert_that_gave_it(life: Life) -> None:
+    (first,) = life.call(1)["attempts"]
+    attempts = [{**first, "expert": "small", "trial": {"unsure": True}}, {**first, "failure": "status"}]
+    life.call(2, said=0.4, attempts=attempts, kept="small")
+    (row,) = [json.loads(line) for line in life.run("outcomes", *SINCE).stdout.splitlines()]
+    assert (row["scores"], row["cost"]) == ({"small": 0.4}, {"small": 0.002})
+
+
 def test_a_replay_also_walks_the_attempts(life: Life) -> None:
     """The experts that were asked follow from the steps and from what became of each."""
     row = life.call(1)
@@ -308,6 +371,7 @@ def test_a_replay_also_walks_the_attempts(life: Life) -> None:
         "nobody was asked": ([], 0),
         "escalated": ([{**first, "trial": {"unsure": True}}, second], 0),
         "kept": ([{**first, "trial": {"unsure": True}}, {**second, "failure": "status"}], 0),
+        "the strong one resumed": ([{**first, "trial": {"unsure": True}}, {**second, "failure": "cut"}, second], 0),
         "another first": ([second], 1),
         "another fallback": ([failed, {**first, "expert": "quoting"}], 1),
     }
@@ -338,6 +402,18 @@ def test_an_explanation_gives_every_expert_its_place_or_what_keeps_it_out(tmp_pa
     assert "asked first: category" in shown
     assert "cannot do: chat" in shown
     assert "arm thrifty" in shown
+
+
+def test_a_shadow_that_would_ask_nobody_is_no_error(tmp_path: Path) -> None:
+    names = ("large", "small", "quoting", "encoder")
+    shadow = {"nobody": {"categories": {"code": ["large"]}, "routing": {"bans": {name: ["math"] for name in names}}}}
+    (tmp_path / "conclave.yaml").write_text(json.dumps({"policy": POLICY | {"routing": {"shadow": shadow}}}))
+    config = str(tmp_path / "conclave.yaml")
+    question = "Solve for x: 3x^2 + 5x - 2 = 0. Show that the roots are real."
+    found = CliRunner().invoke(router, ["explain", "--config", config, question, "--json"])
+    told = json.loads(found.stdout)
+    assert (told["category"], told["trials"]) == ("math", {"shadow nobody": None})
+    assert "would ask nobody" in CliRunner().invoke(router, ["explain", "--config", config, question]).stdout
 
 
 def test_each_row_of_a_file_is_explained_and_bad_ones_are_named(tmp_path: Path) -> None:

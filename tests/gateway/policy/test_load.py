@@ -54,7 +54,7 @@ def problems(text: str) -> list[str]:
         ),
         pytest.param(
             "policy:\n  stages: {retrieval: on}",
-            "c.yaml:2: policy.stages.retrieval: unknown key; known: route",
+            "c.yaml:2: policy.stages.retrieval: unknown key; known: detect, route",
             id="no-such-stage",
         ),
         pytest.param(
@@ -221,6 +221,28 @@ def test_a_missing_key_is_a_warning_not_a_problem(expert: str, warning: str, mon
 def test_a_provider_that_litellm_does_not_list_is_a_warning(expert: str, warnings: list[str]) -> None:
     Path("c.yaml").write_text(f"policy: {{experts: {{a: {{kind: litellm, {expert}}}}}}}")
     assert [str(warning) for warning in load_settings(Path("c.yaml")).warnings] == warnings
+
+
+@pytest.mark.parametrize(
+    ("can", "cascade", "warnings"),
+    [
+        ("tools", "weak: a", ["each answer of 'a' is shown unjudged: its capabilities lack logprobs"]),
+        (
+            "tools",
+            "weak: a, evidence: [agreement, label], samples: 3, without_evidence: escalate",
+            ["each answer of 'a' is thrown away unjudged: its capabilities lack logprobs and n"],
+        ),
+        ("n", "weak: a, evidence: [agreement, label], samples: 3", []),
+        ("logprobs", "weak: a", []),
+        ("tools", "below: 0.5", []),
+    ],
+    ids=["accept", "escalate", "one-of-two", "can", "whoever-is-first"],
+)
+def test_a_weak_expert_that_cannot_be_judged_is_a_warning(can: str, cascade: str, warnings: list[str]) -> None:
+    expert = f"{{base_url: http://h/v1, model: m, capabilities: [{can}]}}"
+    Path("c.yaml").write_text(f"policy: {{experts: {{a: {expert}, b: {expert}}}, routing: {{cascade: {{{cascade}}}}}}}")
+    found = load_settings(Path("c.yaml")).warnings
+    assert [(one.key, one.message) for one in found] == [("policy.routing.cascade.weak", words) for words in warnings]
 
 
 def test_a_key_that_is_there_is_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,9 +46,22 @@ def document(**parts: Any) -> PolicyDocument:
         ("    shadow:\n      x:\n        default: [a, a]", "shadow.x.default[1]", "stands in this row twice"),
         ("    split: {name: x, share: 0.5, default: [z]}", "split.default[0]", "unknown expert 'z'"),
         ("    shadow: {x: {categories: {cod: [a]}}}", "shadow.x.categories.cod", "did you mean 'code'"),
-        ("    shadow: {x: {routing: {split: null}}}", "policy.routing", "cannot be part of a split or shadow"),
-        ("    shadow: {x: {routing: {shadow: {}}}}", "policy.routing", "cannot be part of a split or shadow"),
-        ("    shadow: {x: {routing: {cascad: {}}}}", "policy.routing", "cascad"),
+        ("    shadow: {x: {routing: {split: null}}}", "shadow.x.routing.split", "cannot be part of a split or shadow"),
+        ("    shadow: {x: {routing: {shadow: {}}}}", "shadow.x.routing.shadow", "cannot be part of a split or shadow"),
+        ("    shadow: {x: {routing: {quality: null}}}", "shadow.x.routing.quality", "which sees no text"),
+        ("    shadow: {x: {routing: {cascad: {}}}}", "policy.routing.shadow.x.routing.cascad", ""),
+        ("    shadow: {x: {routing: {pins: {law: a}}}}", "policy.routing.shadow.x", "law has a row in categories"),
+        ("    shadow: {x: {routing: {bans: {b: [law]}}}}", "policy.routing.shadow.x", "'b' is banned from law"),
+        (
+            "    pins: {math: a}\n    split: {name: x, share: 1, categories: {math: [b]}}",
+            "policy.routing.split",
+            "math has a row in categories",
+        ),
+        (
+            "    split: {name: x, share: 1, routing: {quality: {folder: /none, sha256: %s}}}" % ("a" * 64),
+            "policy.routing.split.routing.quality",
+            "cannot be read",
+        ),
         ("    split: {name: control, share: 0.5}", "policy.routing.split", "give this one its own"),
         ("    split: {name: x, share: 1.5}", "policy.routing.split.share", "less than or equal to 1"),
         ("    split: {share: 0.5}", "policy.routing.split.name", "is missing"),
@@ -67,6 +80,13 @@ def test_what_is_wrong_is_said_with_its_path(routing: str, where: str, words: st
 def test_a_wrong_row_is_said_with_its_own_line_and_once() -> None:
     (found,) = problems("    shadow:\n      x:\n        categories:\n          code: [a]\n          law: [c]")
     assert found.startswith("c.yaml:12: policy.routing.shadow.x.categories.law[0]: unknown expert 'c'")
+
+
+def test_a_wrong_key_of_routing_is_said_with_its_own_line() -> None:
+    above = "    shadow:\n      x:\n        routing:\n          pins: {}\n"
+    routing = f"{above}          scores:\n            code: {{a: {{score: 7}}}}"
+    (found,) = problems(routing)
+    assert found.startswith("c.yaml:13: policy.routing.shadow.x.routing.scores.code.a.score: should be less than")
 
 
 def test_what_is_not_said_stays_as_it_is() -> None:

@@ -119,7 +119,7 @@ def test_an_own_category_and_its_row_can_be_used() -> None:
         pytest.param(with_own("Home Cooking", row="code"), "begins with a letter", id="no-name"),
         pytest.param(
             with_own(more="    shadow:\n      other:\n        routing: {own_categories: {}}\n"),
-            "routing.own_categories cannot be part of a split or shadow",
+            "routing.own_categories: cannot be part of a split or shadow",
             id="in-a-shadow",
         ),
     ],

@@ -22,7 +22,7 @@ from conclave.gateway.policy.load import complete
 from conclave.gateway.policy.overlay import CONTROL
 from conclave.gateway.policy.part import CATEGORIES, VIRTUAL_MODELS
 from conclave.gateway.policy.published import Version
-from conclave.gateway.policy.recorded import Change, IncompleteError, again, as_row, asked_of
+from conclave.gateway.policy.recorded import Change, IncompleteError, again, as_row, asked_of, basis_of
 from conclave.gateway.policy.rules import Rules
 from conclave.router.api import Classification, Talk, Turn
 
@@ -55,7 +55,15 @@ policy = st.fixed_dictionaries(
             optional={
                 "split": st.builds(lambda o, share: {"name": "trial", "share": share, **o}, overlay, st.floats(0, 1)),
                 "scores": scores,
-                "cascade": st.fixed_dictionaries({"below": st.floats(0, 1)}),
+                "cascade": st.fixed_dictionaries(
+                    {"below": st.floats(0, 1)},
+                    optional={
+                        "weak": st.sampled_from(NAMES),
+                        "categories": st.lists(st.sampled_from(CATEGORIES[:4]), unique=True),
+                    },
+                ),
+                "conversation": st.fixed_dictionaries({"handoff": st.floats(0, 1), "stick": st.booleans()}),
+                "unsure": st.fixed_dictionaries({"below": st.floats(0, 1)}),
             },
         ),
         "tenants": st.fixed_dictionaries({"t": st.fixed_dictionaries({}, optional={"experts": names})}),
@@ -100,7 +108,7 @@ def version(document: PolicyDocument, model_digest: str = "m" * 64) -> Version:
 
 def written(rules: Rules, inputs: Asked) -> dict[str, Any]:
     """The row as it stands in the journal: canonical JSON, sorted keys."""
-    decision = as_row(rules.choose(inputs), inputs, rules.arm)
+    decision = as_row(rules.choose(inputs), inputs, rules.arm, rules.basis)
     row = {"model": inputs.model, "operation": inputs.operation, "tenant": "t", "decision": decision}
     return msgspec.json.decode(msgspec.json.encode(row, order="sorted"), type=dict[str, Any])
 
@@ -120,6 +128,7 @@ def test_a_recorded_decision_comes_out_the_same_under_the_stored_policy(
     except ConclaveError:
         assume(False)
     stored = version(document_of(canonical(document)), model_digest="").rules_for("t")
+    assert stored.basis == version(document).rules_for("t").basis
     assert again(stored, row) == []
     assert asked_of(row) == inputs
 
@@ -139,6 +148,47 @@ def test_what_differs_is_named_with_both_sides(rules: Rules, inputs: Asked) -> N
     changed = replace(rules, table=replace(rules.table, rows={"code": ("fast",)}))
     (change,) = again(changed, row)
     assert change == Change("steps", row["decision"]["steps"], [{"expert": "fast", "reason": "category"}])
+
+
+def test_what_conclave_itself_comes_to_otherwise_is_no_difference(rules: Rules, inputs: Asked) -> None:
+    """Prices of the catalog, or the table that the solver made: the policy did not say them."""
+    row = written(rules, inputs)
+    table = replace(rules.table, rows={"code": ("fast",)})
+    moved = replace(rules, table=table, basis=basis_of(rules.experts, table))
+    with pytest.raises(IncompleteError, match="comes to others"):
+        again(moved, row)
+    nobody = {name: replace(one, capabilities=frozenset({"embeddings"})) for name, one in rules.experts.items()}
+    with pytest.raises(IncompleteError, match="comes to others"):
+        again(replace(rules, experts=nobody, basis=basis_of(nobody, rules.table)), row)
+    with pytest.raises(ConclaveError):  # what the row names as its basis is what there is
+        again(replace(rules, experts=nobody), row)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": None},
+        {"steps": [{"expert": 7}]},
+        {"needs": "audio"},
+        {"probabilities": {"code": "much"}},
+        {"confidence": None},
+        {"talk": []},
+        {"arm": {}},
+    ],
+    ids=str,
+)
+def test_a_row_of_another_shape_says_so(rules: Rules, inputs: Asked, change: dict[str, Any]) -> None:
+    row = written(rules, inputs)
+    row["decision"] |= change
+    with pytest.raises(IncompleteError, match="not as Conclave writes it"):
+        again(rules, row)
+
+
+def test_of_equal_categories_the_runner_up_is_the_same_in_whatever_order_they_stand(rules: Rules) -> None:
+    """A category of the policy's own stands last in a live call, and where its name says in the record."""
+    found = Classification("code", 0.5, unsure=False, probabilities={"code": 0.5, "law": 0.25, "a_own": 0.25})
+    inputs = Asked("auto", "chat", frozenset(), None, found)
+    assert again(rules, written(rules, inputs)) == []
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,12 @@ def test_who_goes_on_is_not_put_on_trial_again() -> None:
     assert steps(rules(VAGUE, cascade=CASCADE), ask(VAGUE, before="a"))[0] == ("a", "stays")
 
 
+def test_the_weak_expert_goes_on_only_as_long_as_it_is_sure() -> None:
+    """It answered once because it was sure of that: the next turn is another question."""
+    made = rules(VAGUE, cascade=CASCADE)
+    assert steps(made, ask(VAGUE, before="c")) == [("c", "trial"), ("b", "escalated"), ("a", "fallback")]
+
+
 def scored(a: float, b: float) -> dict[str, Any]:
     return {"math": {"a": {"score": a, "error": 0.01, "rows": 9}, "b": {"score": b, "error": 0.01, "rows": 9}}}
 
@@ -138,6 +144,7 @@ def test_the_turns_are_the_users_own_words_the_last_one_last() -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"weak": "a", "strong": "a"}, "same expert"),
     ({"evidence": ["agreement"]}, "set samples"),
+    ({"samples": 3}, "add agreement"),
     ({"evidence": ["label", "label"]}, "same thing twice"),
     ({"evidence": []}, "at least 1"),
     ({"evidence": ["vibes"]}, "label"),

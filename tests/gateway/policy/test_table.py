@@ -207,6 +207,30 @@ def test_a_banned_expert_is_no_detour_either_but_can_be_named(decide: Callable[.
     assert experts(decide("law", asked={"model": "api"}, experts=images, routing=routing)) == ["api"]
 
 
+def test_a_row_without_its_pinned_expert_is_a_detour(decide: Callable[..., Decision]) -> None:
+    sees = {name: {**one, "capabilities": ["images"] if name == "api" else []} for name, one in EXPERTS.items()}
+    decision = decide(
+        "law", asked={"needs": ("images",)}, experts=sees, routing={"scores": SCORES, "pins": {"law": "big"}}
+    )
+    assert (experts(decision)[0], decision.reason) == ("api", "detour")
+    assert decision.expected == {"api": 0.8}
+
+
+def test_an_expert_on_trial_from_another_row_is_expected_to_score_too(decide: Callable[..., Decision]) -> None:
+    cascade = {"weak": "small", "strong": "api"}
+    decision = decide(categories={"code": ["coder"]}, routing={"scores": SCORES, "cascade": cascade})
+    assert (experts(decision), decision.expected) == (
+        ["small", "api", "coder"],
+        {"small": 0.5, "api": 0.85, "coder": 0.8},
+    )
+
+
+def test_what_an_expert_takes_of_the_budget_is_a_cost_without_a_quality_head_too() -> None:
+    """Or a conversation would stay with the dear expert whatever the budget is."""
+    table = table_of(document(routing={"budget": {"usd_per_call": 0.001}}))
+    assert table.costs["api"] > table.costs["big"] > table.costs["small"] > 0
+
+
 def test_the_same_decision_comes_out_again(decide: Callable[..., Decision]) -> None:
     routing = {"scores": SCORES, "budget": {"hosted_b": 110, "usd_per_call": 0.001}}
     assert decide("math", routing=routing) == decide("math", routing=routing)
@@ -249,6 +273,7 @@ def load(tmp_path: Path, more: str) -> Any:
         ("    bans: {big: [law]}\n  categories: {law: [small, big]}\n", r"13: .*categories.law\[1\]: 'big' is banned"),
         ("    bans: {small: [law], big: [law]}\n", "9: policy.routing.scores.law: nobody may serve law"),
         ("    weights: {code: 0, law: 0, any: 0}\n    budget: {hosted_b: 80}\n", None),
+        ("    answer_worth_usd: 1.0e-310\n", "12: .*answer_worth_usd: .*greater than or equal to 0.000001"),
         ("    weights: {code: -1}\n", "12: .*weights.code: .*greater than or equal to 0"),
         ("    unsure: {below: 2}\n", "12: .*unsure.below: .*less than or equal to 1"),
         (

@@ -167,6 +167,28 @@ def test_a_failed_expert_is_an_error_with_its_kind_and_without_what_was_guessed(
     assert not [name for name in failed.attributes if name.startswith("gen_ai.usage")]
 
 
+def on_trial(*, strong_fails: bool) -> dict[str, Any]:
+    """The first expert's answer was whole, but unsure."""
+    row = changed(**({"kept": "flaky"} if strong_fails else {}))
+    row["attempts"][0] |= {"failure": None, "trial": {"unsure": True}}
+    row["attempts"][1]["failure"] = "status" if strong_fails else None
+    return row
+
+
+def test_an_answer_that_was_put_aside_is_no_error_and_not_the_answer() -> None:
+    weak, strong = (spans(on_trial(strong_fails=False))[name].attributes for name in ("chat small", "chat big"))
+    assert (weak["conclave.decision"], strong["conclave.decision"]) == ("unsure", "accepted")
+    assert "gen_ai.response.finish_reasons" not in weak
+    assert strong["gen_ai.response.id"] == "chatcmpl-1"
+
+
+def test_an_unsure_answer_that_was_kept_is_the_answer() -> None:
+    weak, strong = (spans(on_trial(strong_fails=True))[name].attributes for name in ("chat small", "chat big"))
+    assert (weak["conclave.decision"], strong["conclave.decision"]) == ("accepted", "status")
+    assert (weak["gen_ai.response.id"], weak["gen_ai.response.finish_reasons"]) == ("chatcmpl-1", ["stop"])
+    assert "gen_ai.response.id" not in strong
+
+
 def test_the_route_says_what_was_decided_and_why() -> None:
     assert spans()["conclave.route"].attributes == {
         "conclave.decision": "flaky",

@@ -92,7 +92,11 @@ def test_the_probability_of_a_text_is_the_geometric_mean_over_its_tokens() -> No
     assert logprob_confidence(Heard(("a b",), (math.log(0.9), math.log(0.4)))) == pytest.approx(0.6)
 
 
-@pytest.mark.parametrize("logprobs", [(-1e9,), (5.0,), (-0.0,)], ids=["minus-huge", "positive", "zero"])
+@pytest.mark.parametrize(
+    "logprobs",
+    [(-1e9,), (5.0,), (-0.0,), (1e308, 1e308), (-1e308, -1e308)],
+    ids=["minus-huge", "positive", "zero", "beyond-exp", "beyond-doubles"],
+)
 def test_odd_probabilities_stay_within_the_scale(logprobs: tuple[float, ...]) -> None:
     found = logprob_confidence(Heard(("a",), logprobs, {"a": logprobs[0]}))
     assert found is not None
@@ -116,6 +120,27 @@ def test_one_sample_agrees_with_nobody(heard: Heard) -> None:
     assert agreement_confidence(heard) is None
 
 
+def test_samples_without_a_word_agree_on_nothing() -> None:
+    """Calls of a tool and refusals have no text; three of them say nothing of how sure the expert is."""
+    assert agreement_confidence(Heard(("", " ", ""))) is None
+
+
+def test_a_number_and_its_negative_are_two_answers() -> None:
+    assert agreement_confidence(Heard(("5", "-5"))) == pytest.approx(0)
+
+
+def test_of_endless_samples_the_beginning_is_compared() -> None:
+    """An expert that ignores the limit it was given must not hold everybody up: 2 MB would take a second."""
+    assert len(normalised("x y " * 500_000)) < 5000
+
+
+def test_what_was_measured_is_told_beside_what_the_curve_makes_of_it() -> None:
+    """A curve found from its own output would be applied to what it was not made for."""
+    gate = Cascade(below=0.5, evidence=("logprobs",), curve=((0.0, 0.0), (1.0, 0.5)))
+    found = gate.judge(Heard(("a",), (math.log(0.8),)))
+    assert (found.measured, found.confidence) == (pytest.approx(0.8), pytest.approx(0.4))
+
+
 def test_the_majority_is_shown_as_it_was_written() -> None:
     assert majority(["Lyon", "The Paris", "paris"]) == 1
     assert majority([]) == 0
@@ -127,7 +152,10 @@ def test_the_majority_is_shown_as_it_was_written() -> None:
         ("The  Answer.", "answer"),
         ("(B)", "b"),
         ("\uff21", "a"),
-        ("-1", "1"),
+        ("-1", "\u22121"),
+        ("\u22121", "\u22121"),
+        ("3-1", "3 1"),
+        ("- 1", "1"),
         ("...", "..."),
         ("", ""),
         ("A", "a"),

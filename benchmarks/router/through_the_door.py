@@ -1,6 +1,6 @@
 """Where do real questions go? The development questions through a running gateway, with the real openai client.
 
-    python -m benchmarks.routing.through_the_door --data DIR [--limit N] [--out docs/routing-dev.md]
+    python -m benchmarks.router.through_the_door --data DIR [--limit N] [--out docs/routing-dev.md]
 
 Starts a mock upstream and `conclave serve` with one expert per category and a `generalist` for what is unsure, asks
 each question of category_dev, and prints which expert it went to, by true category. The accuracy must equal that of

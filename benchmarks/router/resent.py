@@ -1,6 +1,6 @@
 """What a resent history costs the routing decision: a new turn that leans on it, against the same turn alone.
 
-    python -m benchmarks.routing.resent [--rounds 200] [--kilobytes 64]
+    python -m benchmarks.router.resent [--rounds 200] [--kilobytes 64]
 
 An agent's conversation of that size comes again with one new turn; the decision (where it stands in its conversation,
 the classification, the choice) is timed beside the decision for the new turn alone, and beside one where no turn was

@@ -1,0 +1,117 @@
+"""What the learned detectors say of one text of an origin: `conclave safety scan`, a row at a time.
+
+It knows no policy: a text is blocked where a detector that reads its origin reaches its own threshold. Every view of
+the text is scored, whatever its origin, so that all scores can be compared.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from conclave.safety.api import Finding, Origin, Segment
+from conclave.safety.boundary.caps import BoundaryError
+from conclave.safety.boundary.normalise import fold
+from conclave.safety.boundary.views import views_of
+from conclave.safety.detect.learned import Heads, learned_checks
+
+ORIGINS: Final[Mapping[str, Origin]] = MappingProxyType(
+    {"user": Origin.USER, "tool": Origin.TOOL, "retrieved": Origin.TOOL, "file": Origin.FILE}
+)
+MOST_CHARS: Final = 8_000_000  # of a folded text
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """The action that follows by default, each detector's highest score of a view, and the findings that count."""
+
+    action: str
+    scores: Mapping[str, float]
+    findings: tuple[Finding, ...]
+
+
+def scan(heads: Heads, text: str, origin: Origin) -> Scanned:
+    """Score all views of a text; raises ValueError for one that is too long to be folded."""
+    try:
+        segment = Segment(origin, text, fold(text, max_chars=MOST_CHARS), "text")
+    except BoundaryError as error:
+        raise ValueError(str(error)) from error
+    views = views_of(segment)
+    said = [heads.scores(view.text) for view in views]
+    scores = {name: max(one[name] for one in said) for name in heads.names}
+    readers = [check for check in learned_checks(heads) if origin in check.origins]
+    findings = tuple(
+        found
+        for check in readers
+        if scores[check.name] >= check.threshold
+        for view in views
+        for found in check.inspect(view)
+    )
+    return Scanned("block" if findings else "allow", scores, findings)
+
+
+def as_row(name: object, found: Scanned) -> dict[str, object]:
+    """What is written for a row."""
+    return {
+        "id": name,
+        "action": found.action,
+        "scores": {head: round(score, 6) for head, score in found.scores.items()},
+        "findings": [
+            {
+                "check": one.check,
+                "kind": one.kind,
+                "confidence": round(one.confidence, 6),
+                "start": one.start,
+                "end": one.end,
+                "view": one.view,
+            }
+            for one in found.findings
+        ],
+    }
+
+
+def read_row(line: bytes) -> dict[str, Any]:
+    """One line's object; raises ValueError."""
+    import json  # noqa: PLC0415  only for what msgspec refuses
+
+    import msgspec  # noqa: PLC0415  the command's imports are everyone's
+
+    try:
+        try:
+            row = msgspec.json.decode(line)
+        except msgspec.DecodeError:
+            row = json.loads(line)  # it alone takes lone surrogates, which real logs hold
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004  a wrong row, not a wrong call
+    return row
+
+
+def text_of(row: Mapping[str, Any], field: str) -> str:
+    """The row's text; raises ValueError."""
+    if field not in row:
+        raise ValueError(f"no {field!r}; --field names the key that holds the text")
+    text = row[field]
+    if not isinstance(text, str):
+        raise ValueError(f"{field!r} is no string")  # noqa: TRY004  a wrong row, not a wrong call
+    return text
+
+
+def id_of(row: Mapping[str, Any], number: int) -> object:
+    """The row's id, else its line's number; raises ValueError."""
+    import msgspec  # noqa: PLC0415
+
+    try:
+        return msgspec.Raw(msgspec.json.encode(row.get("id", number)))
+    except (UnicodeEncodeError, RecursionError):
+        raise ValueError("'id' cannot be written as JSON in UTF-8") from None
+
+
+def below(measured: Mapping[str, float], floors: Mapping[str, float]) -> Sequence[str]:
+    """What fails the gate, in words: a metric under its floor, or one that was not measured."""
+    return [
+        f"{name}: {measured[name]:.4f} is below {floor}" if name in measured else f"{name}: not measured"
+        for name, floor in floors.items()
+        if not measured.get(name, -1.0) >= floor
+    ]
