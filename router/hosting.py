@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BEAM: Final = 200  # sets that are looked at for a first table
 FIRST: Final = 3  # programs for it
-MOST_SETS: Final = 50_000  # at once, 60 MB for 30 categories; beyond, one program for all
+MOST_SETS: Final = 20_000  # at once; those beyond are not looked at, and the bound says so
 MOST_PROGRAMS: Final = 400  # before the search ends with the bound that it has: some seconds
 FACTORS: Final = (1.0, 0.5, 0.7, 0.85, 1.15, 1.3, 1.6, 2.0, 3.0, 5.0)  # of the prices: the tightest bound counts
 CHUNK: Final = 1000  # sets that are weighed at once, 5 MB
@@ -36,15 +36,12 @@ def best(problem: Problem, *, programs: int = MOST_PROGRAMS) -> Found | None:
     if not prices or not all(problem.limits.values()):
         return program.best()
     search = _Search(problem, program, prices)
-    top, beam = _Top(program), search.sets(beam=BEAM)
-    assert beam is not None  # noqa: S101  a beam is never too wide
+    top, beam = _Top(program), search.sets(most=BEAM)
     bounds = search.weigh(beam, top)
     for which in bounds.argsort(kind="stable")[::-1][: min(FIRST, programs)]:
         top.solve(search.names_of(beam.members[which]), bound=inf)
-    left = search.sets(at_least=top.worth)
-    if left is None:
-        return program.best()
-    top.unproven = -inf  # of the beam; what is open is among those that are left
+    left = search.sets(at_least=top.worth, most=MOST_SETS)
+    top.unproven = left.dropped  # whatever was open in the beam is among these, too
     bounds = search.weigh(left, top)
     for number, which in enumerate(bounds.argsort(kind="stable")[::-1]):
         if bounds[which] <= top.worth + NEAR:
@@ -85,17 +82,18 @@ class _Top:
 
     def found(self) -> Found | None:
         """With the proven bound."""
-        if self._table is None and self._gave_up is not None:
-            raise self._gave_up
+        if self._table is None and self.unproven > -inf:
+            raise self._gave_up or GaveUp(f"no table was found among the {MOST_SETS} likeliest sets of experts")
         return None if self._table is None else Found(self._table, max(self.worth, self.unproven) + TIE)
 
 
 @dataclass(frozen=True, slots=True)
 class _Sets:
-    """Sets of experts, one a row: who is in, and what of each limit is used."""
+    """Sets of experts, one a row: who is in, and what of each limit is used. `dropped`: what others could be worth."""
 
     members: "NDArray[np.bool_]"
     used: "NDArray[np.float64]"
+    dropped: float = -inf
 
 
 class _Search:
@@ -125,14 +123,12 @@ class _Search:
     def names_of(self, members: "NDArray[np.bool_]") -> frozenset[str]:
         return frozenset(name for name, inside in zip(self._names, members, strict=True) if inside)
 
-    def sets(self, *, at_least: float = -inf, beam: int | None = None) -> _Sets | None:
-        """The sets that have no room for another and could be worth so much; None if they are too many.
-
-        With a `beam`, the most promising so many at each step.
-        """
+    def sets(self, *, most: int, at_least: float = -inf) -> _Sets:
+        """The sets that have no room for another and could be worth so much, at each step the `most` likeliest."""
         import numpy as np  # noqa: PLC0415  as above
 
         priced, offset = self._priced(1.0)
+        dropped = -inf
         sets = _Sets(self._free[None, :].copy(), np.zeros((1, self._sizes.shape[1])))
         for place, expert in enumerate(self._sized):
             fits = self._fits(sets, expert)
@@ -147,16 +143,16 @@ class _Search:
                 reach[:, later] = self._fits(sets, later)
             bounds = self._bounds(reach, priced) + offset
             kept = (bounds >= at_least - NEAR) & (bounds > -inf)
-            if beam is None and kept.sum() > MOST_SETS:
-                return None
             which = np.flatnonzero(kept)
-            if beam is not None:
-                which = which[(-bounds[which]).argsort(kind="stable")[:beam]]
+            which = which[(-bounds[which]).argsort(kind="stable")]
+            if len(which) > most:
+                dropped = max(dropped, float(bounds[which[most]]))
+            which = which[:most]
             sets = _Sets(sets.members[which], sets.used[which])
         full = np.ones(len(sets.members), dtype=bool)
         for expert in self._sized:
             full &= sets.members[:, expert] | ~self._fits(sets, expert)
-        return _Sets(sets.members[full], sets.used[full])
+        return _Sets(sets.members[full], sets.used[full], dropped)
 
     def weigh(self, sets: _Sets, top: _Top) -> "NDArray[np.float64]":
         """The most that a table of each set can be worth; `top` hears of the best one within the limits."""

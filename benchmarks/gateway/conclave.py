@@ -22,7 +22,7 @@ from benchmarks.gateway.ports import free_port
 from benchmarks.gateway.servers import TargetError
 from benchmarks.gateway.targets import CONCLAVE, ROOT, Target
 from conclave.gateway.policy.part import CATEGORIES
-from conclave.safety.checks import CHECKS
+from conclave.safety.checks import NAMES
 
 COMMAND: Final = (sys.executable, "-m", "conclave.gateway.cli")
 EXPERT: Final = "mock"
@@ -42,7 +42,7 @@ def settings(upstream: str, *, port: int, admin_port: int, state_dir: Path, defe
             "limits": {"requests_per_minute": 1_000_000},
             "tags": {"team": ["search", "ads"]},
             "stages": {"route": "on", "detect": "on" if defences else "off"},
-            **({"defences": [{"check": check, "action": "annotate"} for check in CHECKS]} if defences else {}),
+            **({"defences": [{"check": check, "action": "annotate"} for check in NAMES]} if defences else {}),
             "experts": {EXPERT: {"kind": "openai", "model": MODEL, "base_url": upstream}},
             "categories": {category: [EXPERT] for category in CATEGORIES},
             "default": [EXPERT],

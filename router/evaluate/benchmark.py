@@ -127,7 +127,7 @@ def measured(
         best=pool.experts[int(held.scores.mean(axis=0).argmax())],
         category_accuracy=_category_accuracy(pool, held),
         ways=dict(sorted(measures.items(), key=lambda item: item[1].accuracy.value)),
-        curves=_curves(held.scores, expected) if len(pool.experts) == 2 else None,  # noqa: PLR2004  the curves' two
+        curves=_curves(held.scores, expected, part) if len(pool.experts) == 2 else None,  # noqa: PLR2004  the curves' two
         advice=advice(measures[BLEND].gain),
         seconds=round(clock() - started, 1),
     )
@@ -146,13 +146,17 @@ def _way(scores: "NDArray[np.float64]", base: "NDArray[np.float64]", cost: float
     return Way(bootstrap(scores), bootstrap(scores - base), None if cost is None else float(cost))
 
 
-def _curves(scores: "NDArray[np.float64]", expected: "NDArray[np.float32]") -> Curves | None:
-    """None where the two are about equally good: there is no gap to recover."""
+def _curves(scores: "NDArray[np.float64]", expected: "NDArray[np.float32]", part: "NDArray[np.int64]") -> Curves | None:
+    """None where the two are about equally good: there is no gap to recover.
+
+    Each fold's head ranks its own rows, and the ranks are pooled: a fold whose subjects gain much was left out of the
+    mean that its head starts from, so pooled values would be in the wrong order between folds (APGR below .5).
+    """
     strong = int(scores.mean(axis=0).argmax())
     gap = bootstrap(scores[:, strong] - scores[:, 1 - strong])
     if gap.low <= 0:
         return None
-    prefer = (expected[:, strong] - expected[:, 1 - strong]).astype(float)
+    prefer = _ranked(expected[:, strong] - expected[:, 1 - strong], part)
     curve = recovered(prefer, scores[:, 1 - strong], scores[:, strong])
     draw = np.random.default_rng(0)
     areas = []
@@ -162,6 +166,15 @@ def _curves(scores: "NDArray[np.float64]", expected: "NDArray[np.float32]") -> C
             areas.append(apgr(recovered(prefer[some], scores[some, 1 - strong], scores[some, strong])))
     low, high = np.quantile(areas, (0.025, 0.975))
     return Curves(Interval(apgr(curve), float(low), float(high)), cpt(curve, 0.5), cpt(curve, 0.8))
+
+
+def _ranked(values: "NDArray[np.float32]", part: "NDArray[np.int64]") -> "NDArray[np.float64]":
+    """Each row's share of the rows of its fold that lie below it, from 0 to 1."""
+    ranks = np.zeros(len(values))
+    for number in np.unique(part):
+        mine = np.flatnonzero(part == number)
+        ranks[mine] = (values[mine].argsort(kind="stable").argsort(kind="stable") + 0.5) / len(mine)
+    return ranks
 
 
 def _category_accuracy(pool: Pool, held: Material) -> float | None:

@@ -2,8 +2,8 @@
 
 The parts are added up with shares chosen on a quarter of the rows that the parts had not seen; then they are fitted
 again to all rows. `apart` is for a head whose questions will be of subjects that the data lack: it chooses on whole
-topics that the parts had not seen and keeps the words alone. A new subject would be taken for the nearest known one, and
-trees learn the shape of known subjects (APGR .48 with them on subjects left out, .61 by words). Everything random is
+topics that the parts had not seen and keeps the words alone: a new subject would be taken for the nearest known one,
+and trees learn the shape of known subjects. Everything random is
 drawn from `SEED`; the same rows give the same head.
 """
 

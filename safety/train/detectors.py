@@ -1,6 +1,6 @@
 """Trains the learned detectors: `python -m conclave.safety.train.detectors --data DIR --out safety/artifacts`.
 
-About 5 minutes on one core; the same bytes each time on one machine. Each head is a logistic regression over token
+About 5 minutes on one core. Each head is a logistic regression over token
 n-grams of windows; a text's score is its best window's. Calibration and thresholds come from folds of sources and
 templates that the fold's model had not seen; the shipped weights from all of them.
 """
@@ -43,7 +43,7 @@ LEAST_WINDOWS: Final = 2
 FALSE: Final[Mapping[str, float]] = MappingProxyType(  # of honest texts of unseen sources that a head may take for one
     {"override": 0.005, "persona": 0.005, "harm": 0.005, "embedded": 0.01}
 )
-OWN_FALSE: Final = 0.03  # of our own hard ones, which are harder than life
+OWN_FALSE: Final = 0.08  # of our own hard ones and our role-play, which are harder than life
 
 Say = Callable[[str], None]
 

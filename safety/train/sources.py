@@ -33,6 +33,8 @@ CELLS: Final[Mapping[str, int]] = MappingProxyType(
 )
 WRAPPED: Final = 0.25  # of our attacks stand within an honest text
 DISTURBED: Final = 0.3
+AT_THE_END: Final = "synth_direct"  # its orders stand behind an honest text, or alone
+ORDER_CHARS: Final = 120
 HONEST_CHARS: Final = 1500  # of a text that an attack is put into
 FOLD: Final[Mapping[str, int]] = MappingProxyType(  # sources that must not share one
     {
@@ -92,13 +94,20 @@ def user_examples(data: Path, seed: int) -> dict[str, list[Example]]:
         for line in map(decode, lines):
             head, source = _SOURCE_OF.get((line.source, line.kind), (None, ""))
             if head is not None:
-                found[head].append(whole(line.text, source, FOLD[source], attack=bool(head)))
+                found[head].append(_public(line.text, source, attack=bool(head)))
     honest = list(_honest(data, seed))
     found[""] += honest
     plain = [one.text for one in honest if 40 < len(one.text) < HONEST_CHARS]  # noqa: PLR2004  a sentence at least
     for head in HEADS:
         found[head] += _own(head, plain, Random(f"{seed}/{head}"))  # noqa: S311  seeded draws, no secrets
     return dict(found)
+
+
+def _public(text: str, source: str, *, attack: bool) -> Example:
+    """A row; where an order was put behind a public question, the question is no attack, and would teach that it is."""
+    if source == AT_THE_END and len(text) > 2 * ORDER_CHARS:
+        return Example(text[:-ORDER_CHARS], text[-ORDER_CHARS:], "", source, frozenset({FOLD[source]}))
+    return whole(text, source, FOLD[source], attack=attack)
 
 
 def whole(text: str, source: str, fold: int, *, attack: bool) -> Example:
