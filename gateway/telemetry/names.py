@@ -80,7 +80,8 @@ PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")  # how an id 
 
 CALL_SPAN: Final = "conclave.call"
 ROUTE: Final = "route"
-STAGES: Final = ("admit", "receive", "boundary", ROUTE)  # in their order; each that was left is a span
+DETECT: Final = "detect"
+STAGES: Final = ("admit", "receive", "boundary", DETECT, ROUTE)  # in their order; each that was left is a span
 RECORD: Final = "record"
 DECISION: Final = "conclave.decision"
 STAGE_REASON: Final = "conclave.reason"

@@ -2,7 +2,7 @@
 
     POST /v1/chat/completions           FastAPI's own, or the caller's span
       conclave.call
-        conclave.admit, .receive, .boundary, .route     a stage each: what it decided, and why
+        conclave.admit, .receive, .boundary, .detect, .route     a stage each: what it decided, and why
         chat MODEL                      each expert asked, after the GenAI conventions; `traceparent` told it the id
         conclave.record                 where the row stands
 
@@ -20,6 +20,7 @@ from conclave.gateway.telemetry import names
 from conclave.gateway.trace import Trace
 
 MS: Final = 1_000_000  # nanoseconds
+KINDS_CHARS: Final = 256  # of the kinds of findings, which are our own words
 STAGE_PARTS: Final = 1_000  # the number of the first stage's span among the call's parts; experts have the first ones
 RECORD_PART: Final = 2_000
 
@@ -91,7 +92,7 @@ def _stages(row: Row, trace: Trace, opened_ns: int, ended_ns: int) -> Iterator[T
     times = [opened_ns, *(opened_ns + int(ms * MS) for ms in left.values())]
     part = STAGE_PARTS
     for stage, (began, ended) in zip(left, pairwise(times), strict=True):
-        about = _route(row.get("decision") or {}) if stage == names.ROUTE else {names.DECISION: "passed"}
+        about = _stage(row, stage)
         yield Told(names.stage_span(stage), trace.trace_id, trace.part(part), trace.span_id, began, ended, about)
         part += 1
     stopped = next((stage for stage in names.STAGES if stage not in left), None)
@@ -107,6 +108,16 @@ def _stages(row: Row, trace: Trace, opened_ns: int, ended_ns: int) -> Iterator[T
             about,
             failed=row["ending"] == "failed",
         )
+
+
+def _stage(row: Row, stage: str) -> dict[str, Value]:
+    """What a stage that was left decided."""
+    if stage == names.ROUTE:
+        return _route(row.get("decision") or {})
+    if stage == names.DETECT and (verdict := row.get("verdict")):
+        kinds = dict.fromkeys(found["kind"] for found in verdict["findings"])
+        return _known({names.DECISION: verdict["action"], names.STAGE_REASON: ", ".join(kinds)[:KINDS_CHARS] or None})
+    return {names.DECISION: "passed"}
 
 
 def _moment(stage: tuple[str, float]) -> tuple[float, int]:

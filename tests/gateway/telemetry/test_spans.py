@@ -60,7 +60,13 @@ ROW: dict[str, Any] = {
             "chunks": 4,
         },
     ],
-    "stages": {"admit": 1.0, "boundary": 4.0, "receive": 3.0, "route": 10.0},  # sorted by name, as in the journal
+    "stages": {
+        "admit": 1.0,
+        "boundary": 4.0,
+        "detect": 5.0,
+        "receive": 3.0,
+        "route": 10.0,
+    },  # sorted by name, as in the journal
     "trace": {
         "trace_id": "0af7651916cd43dd8448eb211c80319c",
         "parent_id": "b7ad6b7169203331",
@@ -92,6 +98,7 @@ def test_a_call_is_a_span_with_one_inside_for_each_stage_and_each_expert_asked()
         "conclave.admit",
         "conclave.receive",
         "conclave.boundary",
+        "conclave.detect",
         "conclave.route",
         "chat small",
         "chat big",
@@ -101,7 +108,24 @@ def test_a_call_is_a_span_with_one_inside_for_each_stage_and_each_expert_asked()
     assert (call.parent_id, call.span_id) == (0xB7AD6B7169203331, 0xF0)
     assert {span.trace_id for span in found} == {0x0AF7651916CD43DD8448EB211C80319C}
     assert len({span.span_id for span in found}) == len(found)
-    assert [span.outside for span in found] == [False] * 5 + [True, True, False]
+    assert [span.outside for span in found] == [False] * 6 + [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "decision"),
+    [
+        (None, {"conclave.decision": "passed"}),
+        ({"action": "allow", "findings": []}, {"conclave.decision": "allow"}),
+        (
+            {"action": "annotate", "findings": [{"kind": "pii.email"}, {"kind": "override"}, {"kind": "pii.email"}]},
+            {"conclave.decision": "annotate", "conclave.reason": "pii.email, override"},
+        ),
+    ],
+    ids=["no checks", "nothing found", "found"],
+)
+def test_the_checks_stage_says_what_followed_and_from_which_kinds(verdict: Any, decision: dict[str, str]) -> None:
+    row = changed() if verdict is None else changed(verdict=verdict)
+    assert spans(row)["conclave.detect"].attributes == decision
 
 
 def test_an_experts_span_has_the_id_that_it_was_told() -> None:
@@ -118,7 +142,8 @@ def test_times_are_those_of_the_record() -> None:
         "conclave.admit": (0, 1),
         "conclave.receive": (1, 3),
         "conclave.boundary": (3, 4),
-        "conclave.route": (4, 10),
+        "conclave.detect": (4, 5),
+        "conclave.route": (5, 10),
         "chat small": (10, 60),
         "chat big": (60, 460),
         "conclave.record": (500, pytest.approx(500.25, abs=0.001)),
@@ -127,7 +152,7 @@ def test_times_are_those_of_the_record() -> None:
 
 def test_stages_that_were_left_at_the_same_microsecond_keep_their_order() -> None:
     row = changed(stages=dict.fromkeys(sorted(names.STAGES), 1.0))
-    assert [span.name for span in told(row, PROVIDERS)][1:5] == [names.stage_span(stage) for stage in names.STAGES]
+    assert [span.name for span in told(row, PROVIDERS)][1:6] == [names.stage_span(stage) for stage in names.STAGES]
 
 
 def test_an_experts_attributes_follow_the_genai_conventions() -> None:
@@ -202,7 +227,7 @@ def test_the_route_says_what_was_decided_and_why() -> None:
     assert spans()["conclave.record"].attributes["conclave.audit.seq"] == 7
 
 
-@pytest.mark.parametrize("left", range(4), ids=names.STAGES)
+@pytest.mark.parametrize("left", range(5), ids=names.STAGES)
 def test_the_stage_that_a_call_ended_in_says_so(left: int) -> None:
     stages = {stage: ROW["stages"][stage] for stage in names.STAGES[:left]}
     refused = changed(
