@@ -22,7 +22,9 @@ from conclave.retrieval.api import Passage
 from conclave.retrieval.store import Store
 
 ARTIFACT: Final = Path(__file__).with_name("artifacts") / "docs.json"
-INSIDE: Final = frozenset({"dependencies.md", "kernels.md"})  # for those who build it: no answer to a user's question
+INSIDE: Final = frozenset(  # for those who build it: no answer to a user's question
+    {"dependencies.md", "kernels.md", "router-evidence.md"}
+)
 REPOSITORY: Final = Path(__file__).resolve().parents[1]  # where `build` and `check` look; a wheel has no docs/
 FILE_BYTES: Final = 2_000_000  # a book; a longer file is data, not a document
 READABLE: Final = frozenset({".md", ".txt", ".rst"})

@@ -2,8 +2,8 @@
 
 AdaGrad (Duchi, Hazan, Singer 2011, eq. 1), its accumulator kept by feature rather than by weight, on the weighted log
 loss of a multinomial logistic regression; the penalty of a feature that a row lacks is made up for when it comes next.
-A few passes are worth more than the optimum: on unseen sources five passes beat forty steps of L-BFGS (docs/router.md),
-and they cost a tenth. Plain loops in one fixed order: no sum is reordered, so a run gives the same bits again.
+A few passes are worth more than the optimum: on unseen sources five passes beat forty steps of L-BFGS, and they cost a
+tenth (docs/router-evidence.md). Plain loops in one fixed order: no sum is reordered, so a run gives the same bits.
 """
 
 import math
