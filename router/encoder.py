@@ -22,9 +22,11 @@ ENCODER_FILES: Final = ("encoder.safetensors", "tokenizer.json")
 HEAD_CHARS: Final = 3072  # where a prompt says what it wants: its beginning,
 TAIL_CHARS: Final = 1024  # or, after a pasted document, its end
 MEMO_ENTRIES: Final = 32768  # about 6 MB when full
-MEMO_CHARS: Final = 32  # longer words are seldom seen twice
+MEMO_CHARS: Final = 32  # longer words are seldom seen twice,
+SHORT_CHARS: Final = 4  # and so are longer ones with a digit: order numbers, times, ids
 RESCALE: Final = 2.0**112  # a single float has 112 more exponents below 1 than a half
 
+_DIGIT: Final = re.compile("[0-9]")
 _WORDS: Final = re.compile(r"[^!-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")  # runs without ASCII punctuation, or one mark
 
 
@@ -77,7 +79,7 @@ class Tokens:
                 ids += self._learn(part) if known is None else known
         else:
             ids = self._tokenizer.encode(run, add_special_tokens=False).ids
-        if len(run) <= MEMO_CHARS:
+        if len(run) <= MEMO_CHARS and (len(run) <= SHORT_CHARS or not _DIGIT.search(run)):
             if len(self._memo) >= MEMO_ENTRIES:
                 self._memo.clear()
             self._memo[run] = ids

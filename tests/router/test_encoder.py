@@ -1,5 +1,7 @@
 """The static encoder: vectors of length one, the tokenizer's own ids, no text too strange."""
 
+from itertools import islice, product
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
@@ -63,11 +65,23 @@ def test_the_memo_gives_the_tokenizers_own_ids(encoder: StaticEncoder, text: str
 def test_the_memo_stays_bounded_and_right() -> None:
     """More distinct words than it holds: old ones are forgotten, ids stay the same."""
     encoder = StaticEncoder.load()
-    before = encoder.tokens.ids("alpha w7 omega")
-    for number in range(MEMO_ENTRIES + 10):
-        encoder.tokens.ids(f"w{number}")
-    assert encoder.tokens.remembered <= MEMO_ENTRIES
-    assert encoder.tokens.ids("alpha w7 omega") == before
+    before = encoder.tokens.ids("alpha waaab omega")
+    most = 0
+    for letters in islice(product("abcdefghij", repeat=5), MEMO_ENTRIES + 10):
+        encoder.tokens.ids("w" + "".join(letters))
+        most = max(most, encoder.tokens.remembered)
+    assert most == MEMO_ENTRIES
+    assert encoder.tokens.remembered < MEMO_ENTRIES, "it began anew"
+    assert encoder.tokens.ids("alpha waaab omega") == before
+
+
+def test_numbers_that_hardly_come_again_are_not_remembered() -> None:
+    encoder = StaticEncoder.load()
+    encoder.tokens.ids("order in 2024 and py3")
+    known = encoder.tokens.remembered
+    for number in range(10_000, 10_100):
+        encoder.tokens.ids(f"order {number}")
+    assert encoder.tokens.remembered == known
 
 
 def test_a_long_text_is_read_at_both_ends() -> None:
