@@ -105,14 +105,3 @@ class Check(Protocol):
     def inspect(self, view: View) -> Sequence[Finding]:
         """What it finds in one view."""
         ...
-
-
-class Detector(Check, Protocol):
-    """A learned check: says of any text how strongly it is what it looks for, 0..1; findings are those above
-    `threshold`.
-    """
-
-    @property
-    def threshold(self) -> float: ...
-
-    def score(self, text: str) -> float: ...
