@@ -1,9 +1,7 @@
-"""Characters that nobody sees: which of them a script needs, which hide something, and what they hide.
+"""Characters that nobody sees, and what is written with them.
 
-`strip` is what an expert may be given in place of a text: it takes away what only hides (tags, runs of variation
-selectors, bidi overrides, joiners where nothing joins) and keeps what a script or an emoji needs. `bare` takes away all
-of them, for detectors. `hidden` reads the messages that people write with them. Linear; the same object if nothing
-changes.
+`bare` takes all of them away, for detectors: what an expert is given keeps them, since scripts and emoji need some.
+`hidden` reads the messages that people write with them. Linear; the same object if nothing changes.
 """
 
 import re
@@ -23,35 +21,10 @@ FLAG: Final = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]
 TAGS: Final = re.compile("[\U000e0020-\U000e007e]{2,}")
 SELECTORS: Final = re.compile(f"[{_SELECTORS}]{{4,}}")
 BITS: Final = re.compile("[\u200b\u200c\u200d\u2060]{16,}")
-RIGHT_TO_LEFT: Final = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe]")
 
-JOINERS: Final = frozenset("\u200c\u200d")
-DIRECTIONS: Final = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u2066\u2067\u2068\u2069")
-FILLERS: Final = frozenset("\u00ad\u034f\u115f\u1160\u180b\u180c\u180d\u180e\u180f")  # scripts use them; harmless
-SHAPES: Final = re.compile("[\u0600-\u1cff\ua800-\uabff\U00010a00-\U00011fff]")  # Arabic to Khmer: joiners matter
-PICTURES: Final = re.compile("[\ufe0f\u2190-\u2bff\U0001f000-\U0001faff]")
-BREAKS: Final = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3000-\u9fff]")  # no spaces: a break is marked
-IDEOGRAPH: Final = re.compile("[\u3400-\u9fff\U00020000-\U0003ffff]")
-SELECTOR: Final = re.compile("[\ufe00-\ufe0f]")
 SUPPLEMENT: Final = 0xE0100  # the selectors 17 to 256; the first 16 begin at U+FE00
 LEAST_BITS: Final = 16  # two characters
 LEAST_PRINTABLE: Final = 0.9  # of what a hidden message must be
-
-
-def strip(text: str) -> str:
-    """The text without what only hides."""
-    if text.isascii() or not INVISIBLE.search(text):
-        return text
-    flags = {at for match in FLAG.finditer(text) for at in range(match.start() + 1, match.end())}
-    turns = bool(RIGHT_TO_LEFT.search(text))
-    kept: list[str] = []
-    at = 0
-    for match in INVISIBLE.finditer(text):
-        kept.append(text[at : match.start()])
-        kept += [text[i] for i in range(match.start(), match.end()) if i in flags or _needed(text, i, turns=turns)]
-        at = match.end()
-    stripped = "".join((*kept, text[at:]))
-    return text if len(stripped) == len(text) else stripped
 
 
 def bare(text: str) -> str:
@@ -93,19 +66,3 @@ def _readable(found: bytes) -> str:
         return ""
     printable = sum(character.isprintable() or character.isspace() for character in said)
     return said if said and printable >= LEAST_PRINTABLE * len(said) else ""
-
-
-def _needed(text: str, at: int, *, turns: bool) -> bool:
-    """Whether a script or an emoji needs the invisible character at this place; `turns`: some of it runs leftward."""
-    character, before, after = text[at], text[at - 1 : at], text[at + 1 : at + 2]
-    if character in JOINERS:  # letters shape each other; pictures become one picture
-        return bool(SHAPES.match(before) or (PICTURES.match(before) and PICTURES.match(after)))
-    if character in DIRECTIONS:
-        return turns
-    if character == "\u200b":
-        return bool(BREAKS.match(before) or BREAKS.match(after))
-    if SELECTOR.match(character):
-        return bool(before) and not before.isalpha() and not INVISIBLE.match(before)
-    if ord(character) >= SUPPLEMENT:
-        return bool(IDEOGRAPH.match(before))
-    return character in FILLERS
