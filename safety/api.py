@@ -21,19 +21,26 @@ class Origin(StrEnum):
     ASSISTANT = "assistant"
     TOOL = "tool"
     FILE = "file"
+    IMAGE = "image"
+    RETRIEVED = "retrieved"
+    MEMORY = "memory"
 
 
-DATA: Final = frozenset({Origin.TOOL, Origin.FILE})
+DATA: Final = frozenset({Origin.TOOL, Origin.FILE, Origin.IMAGE, Origin.RETRIEVED, Origin.MEMORY})
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One text of a request: `text` as written, `folded` its NFKC view, `place` its path (`messages[2].content[0]`)."""
+    """One text of a request: `text` as written, `folded` its NFKC view, `place` its path (`messages[2].content[0]`).
+
+    `source` names where data came from, as far as it says so: the id of a tool call, the name of a file.
+    """
 
     origin: Origin
     text: str
     folded: str
     place: str
+    source: str = ""
 
 
 class Severity(IntEnum):
@@ -50,7 +57,8 @@ class Action(IntEnum):
     ALLOW = 0
     ANNOTATE = 1
     REDACT = 2
-    BLOCK = 3
+    CONFIRM = 3
+    BLOCK = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,8 @@ class Finding:
 
     `kind` is a bounded label (`secret.aws_access_key`). `confidence` is within 0..1; 1 for a rule. `start` and `end`
     are character positions in the segment's text as written: what redaction would cover. `evidence` is short and
-    never holds a whole secret; it is kept only where policy keeps text.
+    never holds a whole secret; it is kept only where policy keeps text. `remedy` tells a person what to do instead;
+    `instead` is what redaction puts in its place, where there is something better than a mark.
     """
 
     check: str
@@ -86,6 +95,7 @@ class Finding:
     view: str = WRITTEN
     evidence: str = ""
     remedy: str = ""
+    instead: str = ""
 
 
 class Check(Protocol):
