@@ -32,7 +32,7 @@ LEAST_FOUND: Final = 0.25  # of the examples; fewer, and they have nothing in co
 class Discriminant:
     """One new category: log-odds `slope * (direction @ vector - start)`."""
 
-    direction: "NDArray[np.float32]"  # [256]
+    direction: "NDArray[np.float32]"  # [dimensions]
     start: float
     slope: float
 
@@ -91,10 +91,10 @@ def learn(router: "Router", name: str, texts: Sequence[str]) -> Discriminant:
         raise ValueError(
             f"category {name!r} has {len(distinct)} different examples; it takes {LEAST_EXAMPLES} to {MOST_EXAMPLES}"
         )
-    vectors = router.encoder.encode(distinct)  # [examples, 256]
-    others = router.background.astype(np.float32)  # [texts, 256]
+    vectors = router.encode(distinct)  # [examples, dimensions]
+    others = router.background.astype(np.float32)  # [texts, dimensions]
     mean = others.mean(axis=0)
-    covariance = (others - mean).T @ (others - mean) / np.float32(len(others))  # [256, 256]
+    covariance = (others - mean).T @ (others - mean) / np.float32(len(others))  # [dimensions, dimensions]
     covariance += np.float32(SHRINKAGE * covariance.trace() / len(mean)) * np.eye(len(mean), dtype=np.float32)
 
     def toward(examples: "NDArray[np.float32]") -> tuple["NDArray[np.float32]", float]:

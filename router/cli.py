@@ -13,10 +13,12 @@ import click
 from conclave.router.api import Classification
 
 if TYPE_CHECKING:
+    from conclave.router.classify import Router
     from conclave.router.outcomes import Graded
 
 DATA: Final = "CONCLAVE_DATA"
 TRAIN_EXTRA: Final = ("numba", "threadpoolctl")
+STATIC: Final = "static"  # the built-in encoder
 _folder = click.Path(exists=True, file_okay=False, path_type=Path)
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -29,7 +31,8 @@ def router() -> None:
 @router.command()
 @click.option("--jsonl", "file", required=True, metavar="FILE", help="A .jsonl or .jsonl.gz file, or - for stdin.")
 @click.option("--field", default="text", show_default=True, help="The key that holds the text.")
-def classify(file: str, field: str) -> None:
+@click.option("--classifier", type=_folder, help="The folder of a classifier of your own. Default: the shipped one.")
+def classify(file: str, field: str, classifier: Path | None) -> None:
     """Classify each row of FILE: one JSON line a row, on stdout.
 
     A row that is no JSON object, has no text, or has an id that cannot be written again, is reported on stderr with its
@@ -38,9 +41,7 @@ def classify(file: str, field: str) -> None:
     import msgspec  # noqa: PLC0415  the group is mounted by the main command: its imports are everyone's
     from tqdm import tqdm  # noqa: PLC0415
 
-    from conclave.router.classify import Router  # noqa: PLC0415
-
-    model = Router.load()
+    model = _classifier(classifier)
     out = sys.stdout.buffer
     bad = 0
     with lines_of(file) as lines:
@@ -62,35 +63,60 @@ def classify(file: str, field: str) -> None:
 
 @router.command()
 @click.option("--data", envvar=DATA, required=True, type=_folder, help=f"Folder of category_dev; or {DATA}.")
+@click.option("--classifier", type=_folder, help="The folder of a classifier of your own. Default: the shipped one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
-def evaluate(data: Path, *, as_json: bool) -> None:
-    """Measure the shipped router on category_dev: accuracy, calibration, confusions, typos, speed."""
+def evaluate(data: Path, classifier: Path | None, *, as_json: bool) -> None:
+    """Measure the shipped classifier, or yours, on category_dev: accuracy, calibration, confusions, typos, speed."""
     import msgspec  # noqa: PLC0415
 
-    from conclave.router.classify import Router  # noqa: PLC0415
     from conclave.router.evaluate.report import evaluate as measure  # noqa: PLC0415
     from conclave.router.evaluate.table import lay_out  # noqa: PLC0415
 
-    report = measure(Router.load(), data)
+    report = measure(_classifier(classifier), data)
     click.echo(msgspec.json.encode(report).decode() if as_json else lay_out(report))
 
 
 @router.command()
 @click.option("--data", envvar=DATA, required=True, type=_folder, help=f"Folder of category_train; or {DATA}.")
-@click.option("--out", type=_folder, help="Where the classifier goes; the folder holds the encoder. Default: ours.")
-def train(data: Path, out: Path | None) -> None:
-    """Train the shipped classifier again, bit for bit; needs the `train` extra."""
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The classifier's folder. Default: ours.",
+)
+@click.option(
+    "--encoder",
+    default=STATIC,
+    show_default=True,
+    metavar="static|FOLDER",
+    help="What makes a text's vector: the static encoder, or the transformer in a folder (needs the extra `moe`).",
+)
+@click.option(
+    "--share", default=1.0, show_default=True, type=click.FloatRange(min=0, min_open=True, max=1),
+    help="Of the rows, to try something out in less time.",
+)  # fmt: skip
+def train(data: Path, out: Path | None, encoder: str, share: float) -> None:
+    """Train the shipped classifier again, bit for bit, or one of your own; needs the `train` extra.
+
+    A transformer's folder is one as sentence-transformers writes it: config.json, tokenizer.json, model.safetensors.
+    `server.classifier.folder` of the configuration names the classifier's folder, OUT.
+    """
     from conclave.router.encoder import ARTIFACTS  # noqa: PLC0415
 
-    try:
+    ours = out is None or out.resolve() == ARTIFACTS.resolve()
+    if ours and (encoder != STATIC or share < 1):
+        raise click.UsageError("name a folder for it with --out: the shipped classifier stays as it is")
+    with _train_extra():
         from conclave.router.train.run import train as run  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in TRAIN_EXTRA:
-            raise
-        raise click.ClickException(
-            f"{error.name} is not installed: run `make install EXTRAS=train` in the repository"
-        ) from error
-    run(data, out or ARTIFACTS, say=lambda line: click.echo(line, err=True))
+    try:
+        run(
+            data,
+            out or ARTIFACTS,
+            encoder=None if encoder == STATIC else Path(encoder),
+            share=share,
+            say=lambda line: click.echo(line, err=True),
+        )
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 @router.command()
@@ -155,6 +181,16 @@ def benchmark(  # noqa: PLR0913  one parameter an option
         for result in found.results:
             click.echo(f"chart: {draw(result, charts)}", err=True)
     click.echo(msgspec.json.encode(found).decode() if as_json else lay_out(found))
+
+
+def _classifier(folder: Path | None) -> "Router":
+    """The shipped classifier, or the one in a folder."""
+    from conclave.router.classify import Router  # noqa: PLC0415  the group is mounted by the main command
+
+    try:
+        return Router.load(folder)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 @contextmanager

@@ -58,15 +58,18 @@ def _shares(router: "Router", reading: "Reading", first: int, second: int) -> It
     weights, ids = router.weights, reading.ids
     for name, column, value in zip(SURFACE, weights.surface, reading.surface.tolist(), strict=True):
         yield f"the text's look: {name}", float(column[first] - column[second]) * value
-    if not ids:
-        return
     import numpy as np  # noqa: PLC0415
 
+    direction = weights.vector[:, first] - weights.vector[:, second]
+    if router.transformer is not None:  # its vector is not a sum of words
+        yield "the text as a whole", float(reading.vector @ direction)
+        direction = np.zeros(router.encoder.dimensions, dtype=np.float32)
+    if not ids:
+        return
     tokens = np.array(ids, dtype=np.int64)
     vocabulary, words = router.encoder.vocabulary, _words(router.encoder.tokens.strings(ids))
     codes = weights.codes[:, [first, second]].astype(np.float32)
     lexical = (codes[:, 0] - codes[:, 1]) * (weights.unit * evidence(len(reading.codes)))
-    direction = weights.vector[:, first] - weights.vector[:, second]
     for word, share in zip(words, _token_shares(router, ids, lexical, direction), strict=True):
         yield f"“{word}”", share
     neighbours = pairwise(words)

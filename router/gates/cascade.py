@@ -33,12 +33,13 @@ class Heard:
 
     `answers` are the texts of its samples, the first of them the one that may be shown. `logprobs` are the natural
     logarithms of its tokens' probabilities; `first` those of its first token, which stands first, and of the
-    alternatives to it.
+    alternatives to it. `silent`: no sample says anything, neither a word nor a call of a tool.
     """
 
     answers: tuple[str, ...] = ()
     logprobs: tuple[float, ...] = ()
     first: Mapping[str, float] = field(default_factory=dict)
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,9 @@ class Cascade:
         return not self.categories or category in self.categories
 
     def judge(self, heard: Heard) -> Outcome:
-        """Whether the answer is to be shown."""
+        """Whether the answer is to be shown; one that says nothing is not, however sure its expert was."""
+        if heard.silent:
+            return Outcome(accepted=False, unsure=True)
         for kind in self.evidence:
             if (found := MEASURES[kind](heard)) is not None:
                 sure = calibrated(found, self.curve)

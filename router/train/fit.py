@@ -40,7 +40,7 @@ OWN_SOURCES: Final = frozenset({SOURCE, NOISE_SOURCE})  # written by us: always 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """The features of many texts: `dense` [texts, 256 + measures] fp32, `lexical` [texts, codes] fp32, both scaled."""
+    """The features of texts: `dense` [texts, dimensions + measures] fp32, `lexical` [texts, codes] fp32; scaled."""
 
     dense: "NDArray[np.float32]"
     lexical: csr_matrix
@@ -77,14 +77,15 @@ class Model:
         )
 
 
-def features(encoder: StaticEncoder, texts: Sequence[str]) -> Matrix:
-    """What the classifier sees of the texts."""
-    dense = np.zeros((len(texts), encoder.dimensions + len(SURFACE)), dtype=np.float32)
+def features(encoder: StaticEncoder, texts: Sequence[str], vectors: "NDArray[np.float32] | None" = None) -> Matrix:
+    """What the classifier sees of the texts; `vectors` are theirs by another encoder, [texts, its dimensions]."""
+    wide = encoder.dimensions if vectors is None else vectors.shape[1]
+    dense = np.zeros((len(texts), wide + len(SURFACE)), dtype=np.float32)
     columns, values, starts = [], [], [0]
     for row, text in enumerate(map(excerpt, texts)):
         ids = encoder.tokens.ids(text)
-        dense[row, : encoder.dimensions] = encoder.pool(ids) * VECTOR_SCALE
-        dense[row, encoder.dimensions :] = np.array(surface(text, ids)) * SURFACE_SCALE
+        dense[row, :wide] = (encoder.pool(ids) if vectors is None else vectors[row]) * VECTOR_SCALE
+        dense[row, wide:] = np.array(surface(text, ids)) * SURFACE_SCALE
         columns.append(codes(np.array(ids, dtype=np.int64), encoder.vocabulary))
         values.append(np.full(len(columns[-1]), evidence(len(columns[-1])) * CODES_SCALE, dtype=np.float32))
         starts.append(starts[-1] + len(columns[-1]))

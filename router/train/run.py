@@ -1,11 +1,13 @@
-"""Training from the data folder to the shipped files: `conclave router train` (about 2 minutes of one core).
+"""Training from the data folder to a classifier: `conclave router train` (about 2 minutes of one core; on MiniLM 30).
 
 It reads category_train.jsonl.gz, adds disturbed copies and the generated chat corpus, fits, calibrates on unseen
-sources and writes `classifier.safetensors` and `classifier.json` beside the encoder's files. It never reads
-category_dev. Everything random is drawn from `SEED`.
+sources and writes `classifier.safetensors` and `classifier.json`. The encoder is the static one, beside these files or
+else the shipped one, or a transformer in a folder of its own. It never reads category_dev. Everything random is drawn
+from `SEED`.
 """
 
 import hashlib
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -16,15 +18,17 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import numpy as np
 from safetensors.numpy import save_file
+from tqdm import tqdm
 
-from conclave.router.classify import CLASSIFIER_FILES, Head
-from conclave.router.encoder import StaticEncoder
+from conclave.router.classify import CLASSIFIER_FILES, Head, file_digest, static_folder
+from conclave.router.encoder import ENCODER_FILES, StaticEncoder
 from conclave.router.features import FEATURES, SURFACE
 from conclave.router.train.calibrate import Scored, calibrate, report
-from conclave.router.train.corpus import NOISE_SOURCE, chat_rows
+from conclave.router.train.corpus import NOISE_SOURCE, PROMPTS_PER_CATEGORY, chat_rows
 from conclave.router.train.fit import VECTOR_SCALE, Matrix, features, fit, out_of_source
 from conclave.router.train.rows import TRAIN_FILE, Row, read_rows, row_weights
 from conclave.router.train.vary import disturb
+from conclave.router.transformer import TransformerEncoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,13 +39,21 @@ COPY_SHARE: Final = 0.5  # of the benchmark rows get a disturbed copy
 BACKGROUND_ROWS: Final = 60  # a category, for categories of the user's own
 
 
-def train(data: Path, out: Path, *, say: Callable[[str], None]) -> None:
-    """Write the classifier of the data folder into `out`, which holds the encoder; raises FileNotFoundError."""
+def train(
+    data: Path, out: Path, *, say: Callable[[str], None], encoder: Path | None = None, share: float = 1.0
+) -> None:
+    """Write the classifier of the data folder into `out`, on the static encoder or the transformer in `encoder`.
+
+    `share` of the rows are taken of each source and category, and of our own. Raises OSError, and ValueError for a
+    folder that is no encoder.
+    """
+    transformer = TransformerEncoder.open(encoder) if encoder is not None else None
     digest = hashlib.sha256((data / TRAIN_FILE).read_bytes()).hexdigest()
-    rows = sample(read_rows(data / TRAIN_FILE))
-    chat = list(chat_rows(SEED))
+    rows = sample(read_rows(data / TRAIN_FILE), max(1, round(CELL_ROWS * share)))
+    chat = list(chat_rows(SEED, max(1, round(PROMPTS_PER_CATEGORY * share))))
     say(f"{len(rows)} benchmark rows, {len(chat)} of our own")
-    write(rows + chat, out, trained_on={TRAIN_FILE: digest}, say=say)
+    out.mkdir(parents=True, exist_ok=True)
+    write(rows + chat, out, trained_on={TRAIN_FILE: digest}, say=say, transformer=transformer)
 
 
 def sample(rows: Iterator[Row], cell_rows: int = CELL_ROWS) -> list[Row]:
@@ -58,10 +70,19 @@ def sample(rows: Iterator[Row], cell_rows: int = CELL_ROWS) -> list[Row]:
     return chosen + copies
 
 
-def write(rows: Sequence[Row], out: Path, *, trained_on: dict[str, str], say: Callable[[str], None]) -> None:
+def write(
+    rows: Sequence[Row],
+    out: Path,
+    *,
+    trained_on: dict[str, str],
+    say: Callable[[str], None],
+    transformer: TransformerEncoder | None = None,
+) -> None:
     """Fit, calibrate on unseen sources, and write both files."""
     categories = sorted({row.category for row in rows})
-    matrix = features(StaticEncoder.load(out), [row.text for row in rows])
+    texts, held = [row.text for row in rows], static_folder(out)
+    vectors = encoded(transformer, texts) if transformer is not None else None
+    matrix = features(StaticEncoder.load(held), texts, vectors)
     scored = unseen(matrix, rows, categories)
     calibration = calibrate(scored)
     report(scored, calibration, say=say)
@@ -79,8 +100,18 @@ def write(rows: Sequence[Row], out: Path, *, trained_on: dict[str, str], say: Ca
         threshold=calibration.threshold,
         floor=calibration.floor,
         trained_on=trained_on,
+        static={name: file_digest(held / name) for name in ENCODER_FILES} if held != out else {},
+        encoder=transformer.wanted if transformer is not None else None,
     )
     (out / CLASSIFIER_FILES[1]).write_bytes(msgspec.json.format(msgspec.json.encode(head), indent=2) + b"\n")
+
+
+def encoded(transformer: TransformerEncoder, texts: Sequence[str]) -> "NDArray[np.float32]":
+    """The texts' vectors, [texts, dimensions] fp32, with a bar on a terminal: they are most of the work."""
+    vectors = np.zeros((len(texts), transformer.dimensions), dtype=np.float32)
+    for row, text in enumerate(tqdm(texts, unit=" texts", disable=None, file=sys.stderr)):
+        vectors[row] = transformer.encode([text])[0]
+    return vectors
 
 
 def unseen(matrix: Matrix, rows: Sequence[Row], categories: Sequence[str]) -> Scored:

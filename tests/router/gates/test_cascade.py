@@ -1,12 +1,13 @@
 """The gate of a cascade: how sure an answer was, and who stands where."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave.router.api import Decision, Step
+from conclave.router.api import Decision, Outcome, Step
 from conclave.router.gates.cascade import (
     Cascade,
     Heard,
@@ -132,6 +133,15 @@ def test_a_number_and_its_negative_are_two_answers() -> None:
 def test_of_endless_samples_the_beginning_is_compared() -> None:
     """An expert that ignores the limit it was given must not hold everybody up: 2 MB would take a second."""
     assert len(normalised("x y " * 500_000)) < 5000
+
+
+@pytest.mark.parametrize("without", ["accept", "escalate"])
+def test_silence_is_not_good_enough_however_sure(without: Any) -> None:
+    gate = Cascade(below=0.1, evidence=("logprobs",), without_evidence=without)
+    sure = Heard(answers=("",), logprobs=(-0.001,), silent=True)
+    assert gate.judge(sure) == Outcome(accepted=False, unsure=True)
+    assert not gate.judge(Heard(answers=("",), silent=True)).accepted
+    assert gate.judge(Heard(answers=("",), logprobs=(-0.001,))).accepted  # a call of a tool
 
 
 def test_what_was_measured_is_told_beside_what_the_curve_makes_of_it() -> None:
