@@ -1,0 +1,168 @@
+"""Takes knowledge out of a library so that nothing of it is left, and says so in a receipt.
+
+Gone are the passages, their words, vectors and places in the snapshot; then the database is written anew, so that the
+file holds no deleted text either. A subject is suppressed, too: what names it is not taken in again. Each receipt holds
+the hash of the one before it. What others made of the passages (caches, backups, an expert's memory) is not here: they
+see from `version` that what they keep is out of date.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from conclave.retrieval.api import Encode
+from conclave.retrieval.index import Snapshots
+from conclave.retrieval.ingest import freshen
+from conclave.retrieval.library import Library
+from conclave.retrieval.subjects import Subject
+
+RECEIPTS: Final = "receipts.jsonl"
+PENDING: Final = "purging"
+FIRST: Final = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be forgotten: every document and passage that one of these names."""
+
+    places: tuple[str, ...] = ()  # paths or sources
+    ids: tuple[str, ...] = ()
+    batch: str | None = None
+    collection: str | None = None
+    subject: Subject | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a library holds of it: whole documents, and passages of others. `missing` are names that fit nothing."""
+
+    documents: frozenset[int]
+    passages: frozenset[int]
+    missing: tuple[str, ...]
+
+
+def held(library: Library, wanted: Wanted) -> Held:
+    documents: set[int] = set()
+    passages: set[int] = set()
+    missing: list[str] = []
+    every = library.documents()
+    if wanted.collection is not None:
+        documents |= {one.id for one in every if one.collection == wanted.collection}
+    if wanted.batch is not None:
+        documents |= set(library.batch(wanted.batch))
+    for place in wanted.places:
+        path = str(Path(place).absolute())
+        fits = {one.id for one in every if one.source == place or one.path == path or one.path.startswith(f"{path}/")}
+        documents |= fits
+        missing += [] if fits else [place]
+    for name in wanted.ids:
+        row = library.named(name)
+        passages |= set() if row is None else {row}
+        missing += [] if row is not None else [name]
+    if wanted.subject is not None:
+        documents |= {one.id for one in every if wanted.subject.inside(f"{one.source} {one.path}")}
+        passages |= {row for row, text in library.texts() if wanted.subject.inside(text)}
+    passages -= set(library.passages_of(documents))
+    return Held(frozenset(documents), frozenset(passages), tuple(missing))
+
+
+@dataclass(frozen=True, slots=True)
+class Forgetting:
+    """Forgets, and writes receipts. Whoever calls it holds the pen."""
+
+    library: Library
+    snapshots: Snapshots
+    encode: Encode
+    now: Callable[[], datetime]
+
+    def forget(self, wanted: Wanted, found: Held) -> Mapping[str, Any]:
+        """Take out what was found, and say what is left of it: nothing. Raises LibraryError."""
+        library = self.library
+        before = library.version()
+        rows = sorted({*library.passages_of(found.documents), *found.passages})
+        ids = sorted(kept.passage.id for kept in library.fetch(rows).values())
+        key = library.fact("key") or b""
+        with library.writing():
+            library.drop_passages(found.passages)
+            library.drop_documents(found.documents)
+            if wanted.subject is not None:
+                library.suppress(wanted.subject.hashed(key), wanted.subject.length)
+            library.note(PENDING, b"1")
+        emptied = self.settle()
+        receipt = {
+            "time": self.now().isoformat(timespec="seconds"),
+            "wanted": _told(wanted, key),
+            "documents": len(found.documents),
+            "passages": len(rows),
+            "ids": ids,
+            "left": self._left(rows, wanted),
+            "log_emptied": emptied,
+            "version": {"before": before, "after": library.version()},
+        }
+        return write_receipt(library.folder, receipt)
+
+    def settle(self) -> bool:
+        """Finish what a forgetting began: a new snapshot, and a file without what was deleted. True if all is done."""
+        if self.library.fact(PENDING) is None:
+            return True
+        freshen(self.library, self.snapshots, self.encode)
+        if not self.library.scrub():
+            return False
+        self.library.unnote(PENDING)
+        return True
+
+    def _left(self, rows: list[int], wanted: Wanted) -> dict[str, int]:
+        """How many of these passages can still be found, by each way; and how many texts name the subject."""
+        gone = set(rows)
+        snapshot = self.snapshots.current()
+        subject = wanted.subject
+        return {
+            "metadata": len(self.library.fetch(rows)),
+            "words": sum(row in gone for row, _ in self.library.texts()),
+            "vectors": 0 if snapshot is None else len(gone & set(snapshot.rows.tolist())),
+            "naming_the_subject": sum(subject.inside(text) for _, text in self.library.texts()) if subject else 0,
+        }
+
+
+def _told(wanted: Wanted, key: bytes) -> dict[str, Any]:
+    """What was asked for, without the subject's own words."""
+    told: dict[str, Any] = {"places": wanted.places, "ids": wanted.ids, "batch": wanted.batch}
+    told["collection"] = wanted.collection
+    told["subject"] = f"hmac-sha256:{wanted.subject.hashed(key).hex()}" if wanted.subject else None
+    return {name: value for name, value in told.items() if value}
+
+
+def write_receipt(folder: Path, receipt: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Put a receipt under those before it; the receipt with its hash."""
+    file = folder / RECEIPTS
+    lines = file.read_text("utf-8").splitlines() if file.exists() else []
+    previous = json.loads(lines[-1])["sha256"] if lines else FIRST
+    chained = {**receipt, "previous": previous}
+    chained["sha256"] = _digest(chained)
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(chained) + "\n")
+    return chained
+
+
+def broken_receipts(folder: Path) -> list[str]:
+    """Receipts that were changed, taken out or put in another order."""
+    file = folder / RECEIPTS
+    previous, wrong = FIRST, list[str]()
+    for number, line in enumerate(file.read_text("utf-8").splitlines() if file.exists() else (), start=1):
+        try:
+            receipt = json.loads(line)
+            said = receipt.pop("sha256")
+            if receipt["previous"] != previous or _digest(receipt) != said:
+                wrong.append(f"receipt {number} was changed, or the one before it")
+            previous = said
+        except (ValueError, KeyError, TypeError, AttributeError):
+            wrong.append(f"receipt {number} cannot be read")
+    return wrong
+
+
+def _digest(receipt: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(receipt, sort_keys=True).encode()).hexdigest()
