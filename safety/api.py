@@ -10,6 +10,7 @@ from enum import IntEnum, StrEnum
 from typing import Final, Protocol
 
 WRITTEN: Final = "written"  # the name of the view that a segment's own text is
+INSIDE: Final = ".inside"  # ends the place of a text that was read out of a part: it stands nowhere in the body itself
 
 
 class Origin(StrEnum):
@@ -114,4 +115,24 @@ class Check(Protocol):
 
     def inspect(self, view: View) -> Sequence[Finding]:
         """What it finds in one view."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file of a request, out of its encoding: `media_type` is what its bytes are, `name` what its sender calls it."""
+
+    data: bytes
+    media_type: str
+    name: str = ""
+
+
+class Reader(Protocol):
+    """Reads the text inside documents. What it returns is data, whoever sent it."""
+
+    def read(self, document: Document) -> str | None:
+        """All of its text, shown or not; None for a type that it does not read. Blocks.
+
+        Raises PartError for a document that is refused, and anything else where reading itself failed.
+        """
         ...

@@ -4,20 +4,26 @@ The command line that mounts this group puts a loader of the tokenizer into the 
 detectors read tokens, and whose they are is not for this room to know. Human words go to stderr.
 """
 
-import gzip
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import click
+
+from conclave.safety.context_cli import context
+from conclave.safety.ooda.cli import propose
+from conclave.safety.output.cli import scan_output
+from conclave.safety.output.packages.cli import lists
+from conclave.safety.signatures_cli import signatures
+from conclave.safety.toolcalls.cli import authorise, pin
 
 if TYPE_CHECKING:
     from conclave.safety.detect.learned import Heads
 
 IDS: Final = "safety: load the tokenizer"
 DATA: Final = "CONCLAVE_DATA"
+ANSWERS: Final = "answers "  # how the floors of the rules for answers begin
 ORIGINS: Final = ("user", "tool", "retrieved", "file")
 LoadIds = Callable[[], Callable[[str], Sequence[int]]]
 
@@ -39,46 +45,34 @@ def scan(context: click.Context, origin: str, file: str, field: str) -> None:
     no text, or has an id that cannot be written again, is reported on stderr with its line number; the others are
     scanned, and the exit status is 1 at the end.
     """
-    import msgspec  # noqa: PLC0415  the group is mounted by the main command: its imports are everyone's
-    from tqdm import tqdm  # noqa: PLC0415
-
+    from conclave.safety.rows import judge_rows, text_of  # noqa: PLC0415  the main command's imports are everyone's
     from conclave.safety.scan import ORIGINS as KINDS  # noqa: PLC0415
-    from conclave.safety.scan import as_row, id_of, read_row, text_of  # noqa: PLC0415
+    from conclave.safety.scan import as_row  # noqa: PLC0415
     from conclave.safety.scan import scan as scanned  # noqa: PLC0415
 
     heads = _heads(context)
-    out = sys.stdout.buffer
-    bad = 0
-    with _lines_of(file) as lines:
-        for number, line in enumerate(tqdm(lines, unit=" rows", disable=None, file=sys.stderr), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = read_row(line)
-                name = id_of(row, number)
-                found = scanned(heads, text_of(row, field), KINDS[origin])
-            except ValueError as error:
-                bad += 1
-                click.echo(f"{file}: line {number}: {error}", err=True)
-                continue
-            out.write(msgspec.json.encode(as_row(name, found)) + b"\n")
-    if bad:
-        click.echo(f"{bad} bad row{'s' if bad > 1 else ''} skipped", err=True)
-        sys.exit(1)
+    bad = judge_rows(file, lambda name, row: as_row(name, scanned(heads, text_of(row, field), KINDS[origin])))
+    sys.exit(1 if bad else 0)
 
 
 @safety.command()
 @click.option(
     "--data",
     envvar=DATA,
-    required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help=f"Folder of injection_train and poisoned_context; or {DATA}.",
 )
+@click.option(
+    "--answers",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Instead: a folder of cases for the rules for answers, such as tests/safety/output/cases.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 @click.pass_context
-def report(context: click.Context, data: Path, *, as_json: bool) -> None:
-    """Measure the shipped detectors and compare with the committed floors (safety/rules/gate.json); exits 1 below one.
+def report(context: click.Context, data: Path | None, answers: Path | None, *, as_json: bool) -> None:
+    """Measure the shipped detectors, or the rules for answers, and compare with the committed floors.
+
+    The floors stand in safety/rules/gate.json; the exit status is 1 below one.
 
     Sets that are in the training data are marked so: their figures say that nothing broke, not how good it is.
     """
@@ -87,16 +81,32 @@ def report(context: click.Context, data: Path, *, as_json: bool) -> None:
     from conclave.safety.evaluate.report import FLOORS, lay_out, measure  # noqa: PLC0415
     from conclave.safety.scan import below  # noqa: PLC0415
 
+    floors = msgspec.json.decode(FLOORS.read_bytes(), type=dict[str, float])
+    floors = {name: floor for name, floor in floors.items() if name.startswith(ANSWERS) is (answers is not None)}
     try:
-        found = measure(_heads(context), data)
+        if answers is not None:
+            found = _answers(answers)
+        elif data is not None:
+            found = measure(_heads(context), data)
+        else:
+            raise click.UsageError(f"say --data, or {DATA}, for the detectors, or --answers for the rules for answers")
     except FileNotFoundError as error:
         raise click.ClickException(f"{error.filename} is not there; --data names its folder") from error
-    floors = msgspec.json.decode(FLOORS.read_bytes(), type=dict[str, float])
     failures = below(found, floors)
     click.echo(msgspec.json.encode(found).decode() if as_json else lay_out(found, floors))
     for failure in failures:
         click.echo(failure, err=True)
     sys.exit(1 if failures else 0)
+
+
+def _answers(folder: Path) -> Mapping[str, float]:
+    from conclave.safety.evaluate.answers import measure  # noqa: PLC0415
+    from conclave.safety.output.checks import make  # noqa: PLC0415
+
+    try:
+        return measure([make("links"), make("shell")], folder)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _heads(context: click.Context) -> "Heads":
@@ -111,19 +121,10 @@ def _heads(context: click.Context) -> "Heads":
         raise click.ClickException(f"the detectors cannot be used: {error}") from error
 
 
-@contextmanager
-def _lines_of(file: str) -> Iterator[IO[bytes]]:
-    if file == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        with _open(file) as lines:
-            yield lines
-    except BrokenPipeError:
-        raise  # the reader of our output left: click knows what to do
-    except (OSError, EOFError) as error:
-        raise click.ClickException(f"{file}: {error}") from error
-
-
-def _open(file: str) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(file, "rb")) if file.endswith(".gz") else Path(file).open("rb")
+safety.add_command(signatures)
+safety.add_command(propose)
+safety.add_command(scan_output)
+safety.add_command(lists)
+safety.add_command(context)
+safety.add_command(authorise)
+safety.add_command(pin)

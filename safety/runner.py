@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from conclave.safety.api import Action, Check, Finding, Segment, Severity, View
-from conclave.safety.verdict import OnError, Ran, Verdict
+from conclave.safety.verdict import OnError, Ran, Verdict, consequence
 
 REMEMBERED: Final = 4_096  # texts; with 3 checks and few findings about 2 MB
+CHECK_FAILED: Final = "check_failed"  # the kind of a finding that stands for a check's own failure
 MOST_FINDINGS: Final = 64  # of one check in one text: more say nothing new
 
 ViewsOf = Callable[[Segment], Sequence[View]]
@@ -24,13 +25,17 @@ ViewsOf = Callable[[Segment], Sequence[View]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A check as policy uses it. With `observe` its findings are noted, and nothing follows from them."""
+    """A check as policy uses it. With `observe` its findings are noted, and nothing follows from them.
+
+    Findings milder than `from_severity` are annotated at most.
+    """
 
     check: Check
     action: Action
     observe: bool = False
     on_error: OnError = "block"
     timeout_s: float = 1.0
+    from_severity: Severity = Severity.LOW
 
 
 class Memo:
@@ -79,7 +84,8 @@ class Runner:
 
     def action_of(self, finding: Finding) -> Action:
         """What policy does about a finding."""
-        return next(rule.action for rule in self.rules if rule.check.name == finding.check)
+        rule = next(rule for rule in self.rules if rule.check.name == finding.check)
+        return consequence(rule.action, finding, from_severity=rule.from_severity)
 
     def screen(self, segments: Iterable[Segment], *, tenant: str) -> Verdict:
         """What the checks say of a request. Blocks for as long as they take; pure but for what is remembered."""
@@ -88,9 +94,9 @@ class Runner:
         found: list[Finding] = []
         for segment in segments:
             found += self._inspected(segment, tenant, spent, errors)
-        acts = {rule.check.name: rule for rule in self.rules if not rule.observe}
+        acts = {rule.check.name for rule in self.rules if not rule.observe}
         acted = tuple(one for one in found if one.check in acts)
-        action = max((acts[one.check].action for one in acted), default=Action.ALLOW)
+        action = max(map(self.action_of, acted), default=Action.ALLOW)
         ran = tuple(
             Ran(name, ms=1e3 * spent[name], late=spent[name] > rule.timeout_s, error=errors.get(name))
             for rule in self.rules
@@ -130,7 +136,7 @@ def _failure(check: str, segment: Segment) -> Finding:
     """A check that could not look stands for what it might have found."""
     return Finding(
         check=check,
-        kind="check_failed",
+        kind=CHECK_FAILED,
         severity=Severity.HIGH,
         confidence=1.0,
         place=segment.place,

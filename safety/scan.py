@@ -7,7 +7,7 @@ the text is scored, whatever its origin, so that all scores can be compared.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from conclave.safety.api import Finding, Origin, Segment
 from conclave.safety.boundary.caps import BoundaryError
@@ -68,44 +68,6 @@ def as_row(name: object, found: Scanned) -> dict[str, object]:
             for one in found.findings
         ],
     }
-
-
-def read_row(line: bytes) -> dict[str, Any]:
-    """One line's object; raises ValueError."""
-    import json  # noqa: PLC0415  only for what msgspec refuses
-
-    import msgspec  # noqa: PLC0415  the command's imports are everyone's
-
-    try:
-        try:
-            row = msgspec.json.decode(line)
-        except msgspec.DecodeError:
-            row = json.loads(line)  # it alone takes lone surrogates, which real logs hold
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004  a wrong row, not a wrong call
-    return row
-
-
-def text_of(row: Mapping[str, Any], field: str) -> str:
-    """The row's text; raises ValueError."""
-    if field not in row:
-        raise ValueError(f"no {field!r}; --field names the key that holds the text")
-    text = row[field]
-    if not isinstance(text, str):
-        raise ValueError(f"{field!r} is no string")  # noqa: TRY004  a wrong row, not a wrong call
-    return text
-
-
-def id_of(row: Mapping[str, Any], number: int) -> object:
-    """The row's id, else its line's number; raises ValueError."""
-    import msgspec  # noqa: PLC0415
-
-    try:
-        return msgspec.Raw(msgspec.json.encode(row.get("id", number)))
-    except (UnicodeEncodeError, RecursionError):
-        raise ValueError("'id' cannot be written as JSON in UTF-8") from None
 
 
 def below(measured: Mapping[str, float], floors: Mapping[str, float]) -> Sequence[str]:

@@ -3,15 +3,20 @@
 Pure. It knows no policy document and no HTTP: who is told what is decided by the caller.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from operator import attrgetter
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from conclave.safety.api import Action, Finding, Segment
+from conclave.safety.api import Action, Finding, Segment, Severity
 
 OnError = Literal["allow", "block"]
+Mark: TypeAlias = Callable[[Segment, Sequence[Finding], str], str]  # findings that overlap, and the text they cover
+
+
+def consequence(action: Action, finding: Finding, *, from_severity: Severity) -> Action:
+    """What follows from a finding of a check that policy gave an action: milder ones are annotated at most."""
+    return action if finding.severity >= from_severity else min(action, Action.ANNOTATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +51,47 @@ class Verdict:
 NOTHING = Verdict(Action.ALLOW, (), (), ())
 
 
-def redacted(segments: Sequence[Segment], findings: Iterable[Finding], marks: Mapping[str, str]) -> tuple[Segment, ...]:
-    """The segments with each finding's span replaced by the mark of its check; overlapping spans are merged."""
-    spans: dict[str, list[tuple[int, int, str]]] = {}
-    for place, found in groupby(sorted(findings, key=attrgetter("place", "start", "end")), key=attrgetter("place")):
-        for finding in found:
-            merged = spans.setdefault(place, [])
-            if merged and finding.start < merged[-1][1]:
-                start, end, mark = merged[-1]
-                merged[-1] = (start, max(end, finding.end), mark)
-            else:
-                merged.append((finding.start, finding.end, marks[finding.check]))
-    return tuple(_cut(segment, spans[segment.place]) if segment.place in spans else segment for segment in segments)
+def joined(first: Verdict, second: Verdict) -> Verdict:
+    """What two stages say of one request, as one."""
+    if first is NOTHING:
+        return second
+    return Verdict(
+        max(first.action, second.action),
+        first.findings + second.findings,
+        first.acted + second.acted,
+        first.ran + second.ran,
+    )
 
 
-def _cut(segment: Segment, spans: Sequence[tuple[int, int, str]]) -> Segment:
+def redacted(segments: Sequence[Segment], findings: Iterable[Finding], mark: Mark) -> tuple[Segment, ...]:
+    """The segments with what each finding covers replaced by its mark; findings that overlap are replaced as one."""
+    found: dict[str, list[Finding]] = {}
+    for finding in sorted(findings, key=attrgetter("start", "end")):
+        found.setdefault(finding.place, []).append(finding)
+    return tuple(
+        _cut(segment, found[segment.place], mark) if segment.place in found else segment for segment in segments
+    )
+
+
+def _cut(segment: Segment, findings: Sequence[Finding], mark: Mark) -> Segment:
     kept: list[str] = []
     at = 0
-    for start, end, mark in spans:
-        kept += (segment.text[at:start], mark)
+    for start, end, group in _merged(findings):
+        kept += (segment.text[at:start], mark(segment, group, segment.text[start:end]))
         at = end
     text = "".join((*kept, segment.text[at:]))
     return replace(segment, text=text, folded=text)
+
+
+def _merged(findings: Sequence[Finding]) -> Iterable[tuple[int, int, Sequence[Finding]]]:
+    """Spans in order, each with the findings that lie in it."""
+    group: list[Finding] = []
+    end = 0
+    for finding in findings:
+        if group and finding.start >= end:
+            yield group[0].start, end, group
+            group, end = [], 0
+        group.append(finding)
+        end = max(end, finding.end)
+    if group:
+        yield group[0].start, end, group

@@ -4,7 +4,8 @@
 
 Texts of 20,000 characters: prose, code, prose with a find every 500 characters, digits, base64, Chinese. Each round
 measures ours and `re` one after the other, so that what else the machine does falls on both. `re` only searches: it
-runs the patterns one by one with `finditer` and looks at no checksum, entropy or neighbour. Medians of CPU time.
+runs the patterns one by one with `finditer` and looks at no checksum, entropy or neighbour. The shipped signatures are
+measured beside them, with a forged turn in the text that has finds. Medians of CPU time.
 """
 
 import argparse
@@ -17,9 +18,11 @@ import time
 from collections.abc import Callable
 
 from conclave.safety.api import WRITTEN, Origin, Segment, View
+from conclave.safety.detect.packs import shipped
 from conclave.safety.detect.patterns import read_rules
 from conclave.safety.detect.pii import PiiCheck
 from conclave.safety.detect.secrets import SecretsCheck
+from conclave.safety.detect.signatures import SignatureCheck
 
 CHARS = 20_000
 KB = CHARS / 1000
@@ -35,7 +38,7 @@ def texts() -> dict[str, str]:
     return {
         "prose": PROSE,
         "code": CODE,
-        "finds": PROSE * 3 + FIND + PROSE + key + " ",
+        "finds": PROSE * 3 + FIND + PROSE + key + " [/INST] ",
         "digits": " ".join(str(draw.randrange(10**9)) for _ in range(2_000)) + " ",
         "base64": base64.b64encode(draw.randbytes(15_000)).decode(),
         "Chinese": "请用中文写一首关于春天的诗。",
@@ -54,6 +57,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     checks = (SecretsCheck(), PiiCheck())
+    signatures = SignatureCheck(shipped())
     rules = [rule for name in ("secrets", "pii") for rule in read_rules(name).rules]
     standard = [re.compile(rule.pattern) for rule in rules]
     rows = {}
@@ -61,14 +65,17 @@ def main() -> None:
         text = (piece * (CHARS // len(piece) + 1))[:CHARS]
         view = View(Segment(Origin.USER, text, text, "messages[0].content"), WRITTEN, text, 0, len(text))
         findings = sum(len(check.inspect(view)) for check in checks)  # and the automata are warm
-        ours, theirs = [], []
+        signatures.inspect(view)
+        ours, theirs, signed = [], [], []
         for _ in range(asked.rounds):
             ours.append(cpu_ms(lambda view=view: [check.inspect(view) for check in checks]))
+            signed.append(cpu_ms(lambda view=view: signatures.inspect(view)))
             theirs.append(cpu_ms(lambda text=text: [list(one.finditer(text)) for one in standard]))
         rows[name] = {
             "findings": findings,
             "ms": round(statistics.median(ours), 3),
             "ms_per_kb": round(statistics.median(ours) / KB, 4),
+            "signatures_ms": round(statistics.median(signed), 3),
             "re_ms": round(statistics.median(theirs), 1),
             "re_ms_per_kb": round(statistics.median(theirs) / KB, 3),
         }
@@ -76,9 +83,11 @@ def main() -> None:
         print(json.dumps({"chars": CHARS, "patterns": len(rules), "rows": rows}))
         return
     print(f"{len(rules)} patterns, {CHARS} characters, medians of {asked.rounds}")
-    print(f"{'text':10} {'findings':>8} {'ms':>8} {'ms/KB':>8} {'re ms':>8} {'re ms/KB':>9}")
+    print(f"{'text':10} {'findings':>8} {'ms':>8} {'ms/KB':>8} {'signatures ms':>13} {'re ms':>8} {'re ms/KB':>9}")
     for name, row in rows.items():
-        print(f"{name:10} " + " ".join(f"{row[key]:>{size}}" for key, size in zip(row, (8, 8, 8, 8, 9), strict=True)))
+        print(
+            f"{name:10} " + " ".join(f"{row[key]:>{size}}" for key, size in zip(row, (8, 8, 8, 13, 8, 9), strict=True))
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Takes the messages, or the bare inputs, of a request apart: every text with its origin, folded view and place.
 
 Pure functions over plain values, in one pass. They refuse what is no list of messages and no input; they never judge
-what a text says and never drop one.
+what a text says and never drop one. A caller may say which of its own texts are data (`declared`); nothing that anybody
+says makes data anything else.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from conclave.safety.api import Origin, Segment
@@ -22,6 +24,15 @@ ORIGINS: Final[Mapping[str, Origin]] = {
 }
 TOKEN_IDS: Final = 300_000  # in one request, as OpenAI has it; they are numbers, no text that anything here could read
 TEXT_PARTS: Final[Mapping[str, str]] = {"text": "text", "refusal": "refusal"}  # part type -> the key of its text
+SOURCES: Final = ("tool_call_id", "name")  # what of a tool's message says where its text came from
+SOURCE_CHARS: Final = 256  # of what a client calls a source
+DECLARABLE: Final[Mapping[str, Origin]] = {
+    one.value: one for one in (Origin.RETRIEVED, Origin.FILE, Origin.MEMORY, Origin.TOOL)
+}
+NAME_CHARS: Final = 64  # of who speaks, as OpenAI has it,
+NO_NAME: Final = re.compile(r"[\s<|\\/>]")  # and these may not be in it
+MOST_DECLARED: Final = 1_000  # places in one request
+PLACE_CHARS: Final = 64  # of a place that a caller names, and of what is shown beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +59,53 @@ def read_messages(messages: object, caps: Caps) -> Reading:
             check_utf8(text, place=place)
             folded = fold(text, max_chars=room, place=place)
             room -= len(folded)
-            segments.append(Segment(origin, text, folded, place))
+            segments.append(Segment(origin, text, folded, place, _source(message, origin, text)))
     return Reading(tuple(segments), parts)
+
+
+def declared(segments: Sequence[Segment], origins: object, *, field: str) -> tuple[Segment, ...]:
+    """The segments, those at the places that the caller names as what it says they are: data of some kind.
+
+    `origins` is the caller's own object, from place to origin, in the `field` of its request. Trust only falls: a text
+    becomes data, or data of another kind. BoundaryError for a place where no text stands, and for an origin that is no
+    data.
+    """
+    if origins is None:
+        return tuple(segments)
+    if not isinstance(origins, dict):
+        example = '{"messages[1].content": "retrieved"}'
+        raise BoundaryError(f"{field} must be an object such as {example}", place=field)
+    if len(origins) > MOST_DECLARED:
+        raise BoundaryError(f"{field} names more than {MOST_DECLARED} places ({len(origins)})", place=field)
+    places = {segment.place for segment in segments}
+    for place, name in origins.items():
+        if not isinstance(name, str) or name not in DECLARABLE:
+            words = f"{field}: the origin of {place[:PLACE_CHARS]!r} must be one of {', '.join(DECLARABLE)}"
+            raise BoundaryError(words, place=field)
+        if place not in places:
+            raise BoundaryError(f"{field}: {_nowhere(place, segments)}", place=field)
+    return tuple(
+        replace(segment, origin=DECLARABLE[origins[segment.place]]) if segment.place in origins else segment
+        for segment in segments
+    )
+
+
+def _nowhere(place: str, segments: Sequence[Segment]) -> str:
+    """That no text stands at a place, and which one was probably meant."""
+    words = f"there is no text at {place[:PLACE_CHARS]!r}"
+    near = next((one.place for one in segments if place and one.place.startswith(place)), None)
+    near = near or next((one.place for one in segments), None)
+    return f"{words}; one stands at {near[:PLACE_CHARS]!r}" if near else words
+
+
+def _source(message: Mapping[str, object], origin: Origin, text: str) -> str:
+    """Where data says that it came from: a tool's call or name, a file's name."""
+    if origin is Origin.FILE:
+        return text[:SOURCE_CHARS]
+    if origin is not Origin.TOOL:
+        return ""
+    said = (message.get(key) for key in SOURCES)
+    return next((one[:SOURCE_CHARS] for one in said if isinstance(one, str) and one), "")
 
 
 def read_inputs(inputs: object, caps: Caps, *, place: str) -> Reading:
@@ -104,6 +160,8 @@ def _texts(message: object, place: str, parts: dict[str, str]) -> Iterator[tuple
     origin = ORIGINS.get(role) if isinstance(role, str) else None
     if origin is None:
         raise BoundaryError(f"role must be one of {', '.join(ORIGINS)}", place=f"{place}.role")
+    if origin is not Origin.TOOL:  # a tool's may have any sign in it
+        _check_name(message.get("name"), f"{place}.name")
     yield from _content(message.get("content"), origin, f"{place}.content", parts)
     if origin is Origin.ASSISTANT:
         yield from _optional(message, "refusal", origin, place)
@@ -146,6 +204,15 @@ def _tool_calls(calls: object, place: str) -> Iterator[tuple[Origin, str, str]]:
             inner = call.get(kind)
             if isinstance(inner, dict):
                 yield from _optional(inner, key, Origin.ASSISTANT, f"{place}[{index}].{kind}")
+
+
+def _check_name(name: object, place: str) -> None:
+    """Experts read it, and no check does: it may be a name, as OpenAI takes it, and no sentence."""
+    if isinstance(name, str) and (len(name) > NAME_CHARS or NO_NAME.search(name)):
+        raise BoundaryError(
+            f"name must be at most {NAME_CHARS} characters without spaces, `<`, `>`, `|`, `/` and backslashes",
+            place=place,
+        )
 
 
 def _optional(holder: Mapping[str, object], key: str, origin: Origin, place: str) -> Iterator[tuple[Origin, str, str]]:

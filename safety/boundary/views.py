@@ -18,7 +18,7 @@ from conclave.safety.boundary.decode import MOST_READINGS, readings
 from conclave.safety.boundary.invisible import bare, hidden
 
 CONFUSABLES: Final = Path(__file__).parent.parent / "rules" / "confusables.json"
-WORD: Final = re.compile(r"[^\W_]+")
+WORD: Final = re.compile(r"(?<![^\W_])[A-Za-z0-9]*[^\W_\x00-\x7f][^\W_]*")  # with a letter beyond ASCII
 MARKED: Final = re.compile("([A-Za-z])[\u0300-\u036f\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
 
 
@@ -56,13 +56,14 @@ def looks(folded: str) -> str:
 
 def _plain(match: re.Match[str]) -> str:
     word = match[0]
-    if word.isascii() or len(word) == 1:
+    if len(word) == 1:
         return word
-    plain = word.translate(_confusables())
+    plain = word.translate(confusables())
     return plain if plain.isascii() else word
 
 
 @cache
-def _confusables() -> dict[int, str]:
+def confusables() -> dict[int, str]:
+    """Characters of other alphabets that look like a Latin letter or a digit, by code point."""
     pairs = msgspec.json.decode(CONFUSABLES.read_bytes(), type=dict[str, str])
     return {ord(character): letter for character, letter in pairs.items()}

@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from conclave.safety.api import DATA, Finding, Origin, Severity, View
-from conclave.safety.detect.ngrams import FEATURES, code_space, codes, weight, windows
+from conclave.safety.detect.ngrams import FEATURES, code_space, codes, tokens_of, weight
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,13 +74,16 @@ class Heads:
     to be equally frequent.
     """
 
-    __slots__ = ("_about", "_ids", "_known", "_table", "digest")
+    __slots__ = ("_about", "_ids", "_known", "_last", "_sizes", "_table", "_widest", "digest")
 
     def __init__(self, about: HeadsFile, table: "NDArray[np.float16]", ids: Ids, *, digest: str) -> None:
         self._about = about
-        self._table = table  # [codes + 1, heads], the last row zeros
+        self._table = table.astype("float32")  # [codes + 1, heads], the last row zeros; numpy adds no halves quickly
         self._ids = ids
         self._known: OrderedDict[str, dict[str, float]] = OrderedDict()
+        self._last: tuple[Sequence[int], dict[str, float]] = ((), {})  # one pair, set at once: threads read it
+        self._sizes = sorted({size for head in about.heads for size in head.windows})
+        self._widest = max(self._sizes, default=0)
         self.digest = digest
 
     @classmethod
@@ -129,6 +133,7 @@ class Heads:
     def forget(self) -> None:
         """Drop the texts that are remembered: for those who measure."""
         self._known.clear()
+        self._last = ((), {})
 
     def threshold(self, name: str) -> float:
         """The probability from which a head's finding is made; raises KeyError."""
@@ -147,36 +152,58 @@ class Heads:
         return found
 
     def _scored(self, text: str) -> dict[str, float]:
-        import numpy as np  # noqa: PLC0415
-
         if not text.isascii():
             text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
-        ids = self._ids(text)
+        ids = tokens_of(text, self._ids, self._about.vocabulary)
         if not len(ids):
             return dict.fromkeys(self.names, 0.0)
-        seen = codes(ids, self._about.vocabulary)  # [tokens, 3]
-        worth = self._table.take(seen, axis=0).astype(np.float32)  # [tokens, 3, heads]
-        sums = np.zeros((len(ids) + 1, *worth.shape[1:]))
-        np.cumsum(worth, axis=0, out=sums[1:])  # [tokens + 1, 3, heads], float64: no drift in a long text
-        best: dict[int, NDArray[np.float64]] = {}
-        for size in {size for head in self._about.heads for size in head.windows}:
-            best[size] = _best(sums, windows(len(ids), size))
+        before, found = self._last
+        if ids != before:  # the folded view mostly has the tokens of the written one
+            found = self._judged(ids)
+            self._last = ids, found
+        return found
+
+    def _judged(self, ids: Sequence[int]) -> dict[str, float]:
+        """Each head's probability for the worst window of some tokens."""
+        import numpy as np  # noqa: PLC0415
+
+        worth = self._table.take(codes(ids, self._about.vocabulary).T, axis=0)  # [3, tokens, heads]
+        ends = worth[1] + worth[2]  # [tokens, heads]
+        sums = np.empty((len(ids) + 1 + self._widest, worth.shape[2]))  # float64: no drift in a long text
+        sums[0] = 0
+        np.cumsum(worth[0] + ends, axis=0, out=sums[1 : len(ids) + 1])
+        sums[len(ids) + 1 :] = sums[len(ids)]  # what a window over the end finds there: nothing more
+        ends[:-1] += worth[2, 1:]  # what a window that begins there does not know: what reaches out of it
+        best = {size: _best(sums, ends, size) for size in self._sizes}
         return {
-            head.name: _probability(head, max(float(best[size][column]) for size in head.windows))
+            head.name: _probability(head, max(best[size][column] for size in head.windows))
             for column, head in enumerate(self._about.heads)
         }
 
 
-def _best(sums: "NDArray[np.float64]", spans: "NDArray[np.int64]") -> "NDArray[np.float64]":
-    """The best window's weighted sum by head. Pairs and triples that reach out of a window do not count in it."""
+def _best(sums: "NDArray[np.float64]", ends: "NDArray[np.float32]", size: int) -> list[float]:
+    """The best weighted sum of a window of that size by head; the windows are those of `windows`, none is made."""
+    tokens = len(ends)
+    if tokens <= size:
+        only: list[float] = ((sums[tokens] - ends[0]) * _weight(tokens)).tolist()
+        return only
+    half = size // 2
+    last = (tokens - half - 1) // half * half  # where the last window begins, the only one that may be shorter
+    total = sums[size : last + size + 1 : half] - sums[: last + 1 : half]  # [windows, heads]
+    total -= ends[: last + 1 : half]
+    if last + size > tokens:
+        total[-1] *= _weight(tokens - last) / _weight(size)
+    best = total.max(axis=0)
+    best *= _weight(size)
+    found: list[float] = best.tolist()
+    return found
+
+
+@cache
+def _weight(tokens: int) -> float:
     import numpy as np  # noqa: PLC0415
 
-    start, end = spans[:, 0], spans[:, 1]
-    total = sums[end, 0] - sums[start, 0]  # [windows, heads]
-    for kind in (1, 2):
-        total += sums[end, kind] - sums[np.minimum(start + kind, end), kind]
-    found: NDArray[np.float64] = (total * weight(end - start)[:, None]).max(axis=0)
-    return found
+    return float(weight(np.array(tokens)))
 
 
 def _probability(head: HeadFile, score: float) -> float:

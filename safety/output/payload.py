@@ -1,0 +1,101 @@
+"""Whether an address carries something out: encoded text, sentences, a place that is to be filled in.
+
+Who opens such an address, or shows such a picture, sends it. An address is judged by what stands in it; a reference
+that is encrypted looks like any other reference.
+"""
+
+import base64
+import binascii
+import re
+from typing import Final, Literal, TypeAlias
+from urllib.parse import unquote_plus
+
+Cargo: TypeAlias = Literal["encoded", "sentence", "template", "named", "person", ""]
+LEAST_ENCODED: Final = 20  # characters: shorter ones are ids
+LEAST_WORDS: Final = 4
+LEAST_LABEL: Final = 24  # of a host's first parts, that could be text in base32
+PRINTABLE: Final = 0.95
+SIXTY_FOUR: Final = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
+HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){12,}")
+THIRTY_TWO: Final = re.compile(r"(?i)[a-z2-7]{24,}={0,6}")
+SPLIT: Final = re.compile(r"[/?&;#=|,:]+")
+PAIR: Final = re.compile(r"[?&;#]([^=&;#]+)=([^&;#]*)")
+WORDS: Final = re.compile(r"(?<!\S)[^\W\d_]{2,}[,.;?!]?(?!\S)")
+TEMPLATE: Final = re.compile(
+    r"\{\{.{1,80}?\}\}|\$\{[^}]{1,80}\}|\{[a-zA-Z_][\w. -]{1,60}\}|\[[A-Z][A-Z_ -]{3,60}\]|<[A-Za-z_ -]{3,60}>|"
+    r"%7B%7B|\{%|<%|"
+    r"__[A-Z_]{3,40}__|\[[a-z]+[ _][a-z _]{2,60}\]|\b(?:INSERT|REPLACE|APPEND|ENCODED?|URLENCODED)_[A-Z_]+\b"
+)
+TELLING: Final = re.compile(
+    r"(?i)^(?:conversation|chat(?:_?(?:log|history|context))?|history|prompt|system_?prompt|secrets?|password|passwd|pwd|cookies?|exfil|"
+    r"leak(?:ed)?|stolen|creds?|credentials?|api_?keys?|private_?key|ssn|memory|summary|transcript|messages?|user_?data|data|payload|dump|"
+    r"env(?:ironment)?|loot|stuff|info|context|content|note|notes|answer|user_?input|input|question|d|q|p|c|m|x|t|text|msg|body|log)$"
+)
+SURE: Final = re.compile(
+    r"(?i)^(?:conversation|chat_?(?:log|history|context)|system_?prompt|secrets?|password|passwd|cookies?|exfil|leak(?:ed)?|stolen|"
+    r"creds?|credentials?|private_?key|user_?data|transcript|loot|api_?keys?)$"
+)
+PERSON: Final = re.compile(r"(?i)[\w.+-]+(?:@|%40)[\w-]+\.[a-z]{2,}|%7B%22|^\{\"|eyJ[\w-]{10,}\.eyJ")
+SHORTEST: Final = 4
+
+
+def cargo(host: str, domain: str, rest: str) -> Cargo:  # noqa: PLR0911  the first that fits counts
+    """What an address carries, the surest sign first; empty for nothing that shows."""
+    if TEMPLATE.search(rest) is not None or TEMPLATE.search(host) is not None:
+        return "template"
+    plain = unquote_plus(rest)
+    pieces = [piece for piece in SPLIT.split(plain) if len(piece) >= LEAST_ENCODED]
+    if any(is_text(piece) for piece in pieces) or is_text("".join(value for _, value in PAIR.findall(rest))):
+        return "encoded"
+    below = host[: -len(domain)].replace(".", "") if domain and len(host) > len(domain) else ""
+    if len(below) >= LEAST_LABEL and is_text(below.replace("-", "")):
+        return "encoded"
+    if PERSON.search(rest) is not None:
+        return "person"
+    for name, value in PAIR.findall(rest):
+        if SURE.match(name) is not None and len(value) >= SHORTEST:
+            return "named"
+        said = unquote_plus(value)
+        if TELLING.match(name) is not None and len(WORDS.findall(said)) >= LEAST_WORDS:
+            return "sentence"
+    if any(len(WORDS.findall(unquote_plus(value))) >= 2 * LEAST_WORDS for _, value in PAIR.findall(rest)):
+        return "sentence"
+    return ""
+
+
+def is_text(piece: str) -> bool:
+    """Whether it is readable text in base64, hex or base32."""
+    for match in HEX.finditer(piece):
+        if _reads(bytes.fromhex(match[0])):
+            return True
+    for match in SIXTY_FOUR.finditer(piece):
+        if not match[0].isdigit() and _sixty_four(match[0]):
+            return True
+    match32 = THIRTY_TWO.fullmatch(piece)
+    if match32 is not None:
+        said = match32[0].rstrip("=").upper()
+        try:
+            return _reads(base64.b32decode(said + "=" * (-len(said) % 8)))
+        except (binascii.Error, ValueError):
+            return False
+    return False
+
+
+def _sixty_four(text: str) -> bool:
+    said = text.rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
+    said = said[: len(said) - 1] if len(said) % 4 == 1 else said
+    try:
+        return _reads(base64.b64decode(said + "=" * (-len(said) % 4)))
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _reads(data: bytes) -> bool:
+    """Whether bytes are text: printable, and no letters by chance."""
+    try:
+        said = data.decode()
+    except UnicodeDecodeError:
+        return False
+    shown = sum(c.isprintable() or c in "\r\n\t" for c in said)
+    usual = sum(c.isalnum() or c in " .,:;_@=/-'\"{}()\n" for c in said)
+    return len(said) >= 2 * LEAST_ENCODED // 3 and shown >= PRINTABLE * len(said) and usual >= PRINTABLE * len(said)

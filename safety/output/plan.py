@@ -1,0 +1,59 @@
+"""The checks of answers of one policy version, compiled: which are looked for where, and which make text wait."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self, cast
+
+from conclave.safety.output.api import Briefed, OutputRule
+from conclave.safety.output.triggers import Triggers
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`triggers` are each rule's; `any_of` all of them together but the empty one, `holding` those that make text wait.
+
+    `lines` are the rules that see the lines of fenced blocks, too, `blocks` those that see whole blocks.
+    """
+
+    rules: tuple[OutputRule, ...]
+    triggers: tuple[Triggers, ...]
+    any_of: Triggers
+    holding: Triggers
+    holding_code: Triggers
+    every: tuple[int, ...]
+    lines: tuple[int, ...]
+    blocks: tuple[int, ...]
+    holds: bool
+    holds_blocks: bool
+
+    @classmethod
+    def of(cls, rules: Sequence[OutputRule]) -> Self:
+        """Raises ValueError for a trigger that cannot be looked for."""
+        lines = [order for order, rule in enumerate(rules) if rule.check.unit == "line"]
+        blocks = [order for order, rule in enumerate(rules) if rule.check.unit == "block"]
+        return cls(
+            rules=tuple(rules),
+            triggers=tuple(Triggers.of(rule.check.triggers) for rule in rules),
+            any_of=Triggers.of(trigger for rule in rules for trigger in rule.check.triggers if trigger),
+            holding=_holding(rules),
+            holding_code=_holding([rules[order] for order in lines]),
+            every=tuple(range(len(rules))),
+            lines=tuple(lines),
+            blocks=tuple(blocks),
+            holds=any(rule.holds for rule in rules),
+            holds_blocks=any(rules[order].holds for order in blocks),
+        )
+
+    def briefed(self, private: Sequence[str]) -> "Plan":
+        """The plan for one call: `private` are the application's own texts in it."""
+        if not any(hasattr(rule.check, "briefed") for rule in self.rules):
+            return self
+        rules = tuple(
+            replace(rule, check=cast(Briefed, rule.check).briefed(private)) if hasattr(rule.check, "briefed") else rule
+            for rule in self.rules
+        )
+        return replace(self, rules=rules)
+
+
+def _holding(rules: Sequence[OutputRule]) -> Triggers:
+    return Triggers.of(trigger for rule in rules if rule.holds for trigger in rule.check.triggers)
