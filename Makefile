@@ -45,7 +45,9 @@ clients: $(VENV)/.installed-dev tests/clients/.installed  ## Install other OpenA
 bench: $(VENV)/.installed-dev  ## Measure the gateway against a bare pass-through (needs wrk)
 	@$(BIN)/python -m benchmarks.gateway $(ARGS)
 
-soak: $(VENV)/.installed-dev  ## 200,000 mixed requests, one in ten left midway: memory and record must hold (needs ten minutes)
+soak: $(VENV)/.installed-dev  ## 200,000 mixed requests, one in ten left midway, 100,000 break-outs of fences and as many splits of answers (needs half an hour)
+	@$(BIN)/python -m benchmarks.safety.fences
+	@$(BIN)/python -m benchmarks.safety.stream_splits --splits 100000
 	@$(BIN)/python -m benchmarks.gateway.soak $(ARGS)
 
 docs-index: $(VENV)/.installed-dev  ## Index docs/ again for the quoting expert

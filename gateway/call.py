@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -16,12 +17,17 @@ from conclave.gateway.errors import Blocked, ConclaveError, DeadlineExceeded, Ex
 from conclave.gateway.trace import NO_HEADERS, Trace
 from conclave.router.api import Decision, Outcome, Step
 from conclave.safety.api import Action, Segment
-from conclave.safety.verdict import NOTHING, Verdict
+from conclave.safety.vault import Restorer, Vault
+from conclave.safety.verdict import NOTHING, Verdict, joined
 
 if TYPE_CHECKING:
+    from conclave.gateway.access.envelope import Sealed
     from conclave.gateway.access.scope import Grant
+    from conclave.gateway.access.standing import Stood
     from conclave.gateway.experts.pool import Pool
+    from conclave.gateway.guard import Guard, NoGuard
     from conclave.gateway.policy.asked import Asked
+    from conclave.gateway.policy.reading import Seen, Unpacked
     from conclave.gateway.policy.remembered import Thread
     from conclave.gateway.policy.rules import Rules
     from conclave.gateway.policy.screening import Screened
@@ -152,6 +158,7 @@ class Attempt:
     failure: str | None = None
     usage: Usage = field(default_factory=Usage)
     chunks: int = 0  # that its reader took
+    cut: bool = False  # it ran away, and was heard no further
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +166,7 @@ class ModelRequest:
     """A request in the words of the OpenAI API, whatever dialect it came in.
 
     `body` is the client's JSON object, never changed; unknown fields in it go on to the expert. `needs` are the
-    capabilities that the chosen expert must have.
+    capabilities that the chosen expert must have. `lowered` are the fields in which it asked for more than it may.
     """
 
     body: Mapping[str, Any]
@@ -168,6 +175,7 @@ class ModelRequest:
     include_usage: bool
     needs: frozenset[str]
     operation: Operation = "chat"
+    lowered: tuple[str, ...] = ()
 
 
 class Head(Protocol):
@@ -181,6 +189,8 @@ class Head(Protocol):
     def origin(self) -> str | None: ...  # what page made a browser send it
     @property
     def host(self) -> str | None: ...  # the name that it was sent to
+    @property
+    def envelope(self) -> str | None: ...  # who signed the body, see safety/boundary/envelope.py
 
 
 class Source(Protocol):
@@ -230,13 +240,18 @@ class Call:
     opened_s: float
     grant: "Grant | None" = None
     rules: "Rules | None" = None
+    sealed: "Sealed | None" = None  # who signed it, where the tenant's calls are signed
     request: ModelRequest | None = None
     segments: tuple[Segment, ...] = ()
+    seen: "tuple[Seen, ...]" = ()  # images and files, and what was done with them
     verdict: Verdict = NOTHING
+    vault: Vault | None = None  # values that were taken out of the request, for the answer
+    stood: "Stood | None" = None  # how far key and conversation were trusted, where policy counts it
     thread: "Thread | None" = None
     asked: "Asked | None" = None
     decision: Decision | None = None
     step: Step | None = None  # that is taken now, or was the last
+    guard: "Guard | NoGuard | None" = None
     reply: "Reply | None" = None
     experts: "Pool | None" = None
     stages: dict[str, float] = field(default_factory=dict)
@@ -245,6 +260,11 @@ class Call:
     ended_s: float | None = None
     error: BaseException | None = None
     trace: Trace | None = None
+
+    def let_go(self) -> None:
+        """Forget where its error was raised: those frames know the call, and it would wait for the collector."""
+        if self.error is not None:
+            self.error.__traceback__ = None
 
     @property
     def onward(self) -> Mapping[str, str]:
@@ -277,13 +297,52 @@ class Call:
         """Note when a stage was left; it began when the one before it was left, the first when the call was opened."""
         self.stages[stage] = now_s
 
+    @property
+    def inside_chars(self) -> int:
+        """How much text was found in images and files."""
+        return sum(one.chars or 0 for one in self.seen)
+
+    def unpack(self, unpacked: "Unpacked | None") -> None:
+        """Take the request with its images and files read, if it has any; raises what refuses one of them."""
+        if unpacked is None:
+            return
+        self.verdict, self.request, self.segments = unpacked.verdict, unpacked.request, unpacked.segments
+        self.seen = unpacked.seen
+        if (error := unpacked.error) is not None:
+            words = f"{error.message}; the incident is {self.id}" if isinstance(error, Blocked) else error.message
+            raise type(error)(words, param=error.param)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The kinds of what was acted on, in the request and in the answer."""
+        said = self.guard.verdict.reasons if self.guard is not None else ()
+        return tuple(dict.fromkeys((*self.verdict.reasons, *said)))
+
     def heed(self, screened: "Screened") -> None:
         """Take what the checks left of the request; raises Blocked if policy refuses it."""
-        self.verdict, self.request, self.segments = screened.verdict, screened.request, screened.segments
-        if self.verdict.action is Action.BLOCK:
-            kinds = ", ".join(self.verdict.reasons)
-            place = self.verdict.acted[0].place
+        said, self.request, self.segments = screened.verdict, screened.request, screened.segments
+        self.vault = screened.vault
+        self.verdict = joined(self.verdict, said)
+        if said.action is Action.BLOCK:
+            kinds = ", ".join(said.reasons)
+            place = said.acted[0].place
             raise Blocked(f"this request was refused ({kinds}); the incident is {self.id}", param=place)
+
+    def heed_tools(self, said: Verdict) -> None:
+        """Take what there is to say of the tools that the request offers; raises Blocked for one that is another."""
+        self.verdict = joined(self.verdict, said) if said is not NOTHING else self.verdict
+        if said.action is Action.BLOCK:
+            words = f"a tool's description is not the one that was pinned; the incident is {self.id}"
+            raise Blocked(words, param=said.acted[0].place, code="tool_description_changed")
+
+    @property
+    def restorer(self) -> Callable[[], Restorer] | None:
+        """Makes what puts the caller's own values back into one text of the answer; None if none were taken out."""
+        if self.vault is None or self.request is None:
+            return None
+        kind = self.request.body.get("response_format")
+        in_json = isinstance(kind, dict) and kind.get("type") in {"json_object", "json_schema"}
+        return partial(Restorer, self.vault, in_json=in_json)
 
     def tried(self, error: ExpertFailed | DeadlineExceeded | None = None, outcome: Outcome = ACCEPTED) -> None:
         """Note what the last attempt used and how it went.
@@ -308,6 +367,8 @@ class Call:
     def end(self, now_s: float, error: BaseException | None = None) -> None:
         """Note when the call ended and what ended it; None if it was answered."""
         self.ended_s, self.error = now_s, error
+        if self.guard is not None:
+            self.guard.close()  # what was held is judged, too, for the record
         if self.reply is not None and len(self.outcomes) < len(self.attempts):
             self.attempts[-1].chunks = self.reply.chunks
 
@@ -346,6 +407,10 @@ class Call:
                 explained["arm"] = rules.arm
         if (escalated := self.escalated) is not None:
             explained["escalated"] = escalated
+        if self.request is not None and self.request.lowered:
+            explained["lowered"] = list(self.request.lowered)
+        if self.attempts and self.attempts[-1].cut:
+            explained["cut"] = True
         if self.verdict.acted:
             explained["findings"] = list(self.verdict.reasons)
         return explained

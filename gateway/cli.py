@@ -3,15 +3,18 @@
 import importlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from conclave.gateway.serve import Bound
     from conclave.gateway.settings import ServerSettings, Settings
     from conclave.safety.audit.witness import Witnessed
@@ -22,7 +25,10 @@ COMMANDS: Final = {  # name: (where it is, its line in --help)
     "route": ("conclave.gateway.policy.cli:route", "Say which expert would answer a question, and why."),
     "policy": ("conclave.gateway.policy.versions_cli:policy", "List, compare and roll back versions of the policy."),
     "keys": ("conclave.gateway.access.cli:keys", "Make, list, rotate and revoke API keys."),
+    "envelope": ("conclave.gateway.access.envelope_cli:envelope", "Sign requests, and make the keys for it."),
     "audit": ("conclave.safety.audit.cli:audit", "Verify, read, export and prune the record of every call."),
+    "knowledge": ("conclave.retrieval.cli:knowledge", "Add documents to look answers up in; search and forget them."),
+    "retrieval": ("conclave.gateway.policy.gate_cli:retrieval", "Measure how documents are found, and when it pays."),
     "safety": ("conclave.safety.cli:safety", "Scan texts with the learned detectors; hold them to their metrics."),
     "router": ("conclave.gateway.policy.life_cli:router", "Train, measure and use the router; try a policy."),
     "moe": ("conclave.moe.cli:moe", "Serve a mixture-of-experts model as a local expert."),
@@ -53,6 +59,8 @@ class LazyGroup(click.Group):
             _hand_to_keys(ctx)
         if args[0] == "safety":
             _hand_to_safety(ctx)
+        if args[0] in {"knowledge", "retrieval"}:
+            _hand_to_knowledge(ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's signature
@@ -74,7 +82,13 @@ def main() -> None:
 @click.option("--admin-port", type=int, help="Port of /metrics; 0: any free one.")
 def serve(config: Path | None, host: str | None, port: int | None, admin_port: int | None) -> None:
     """Run the gateway until SIGTERM or SIGINT, then let running answers finish within the grace time."""
-    settings = _settings(config, host=host, port=port, admin_port=admin_port)
+    from conclave.gateway.telemetry import logs  # noqa: PLC0415  commands load what they need
+
+    with logs.own_stdout() as stream:
+        _serve(_settings(config, host=host, port=port, admin_port=admin_port), stream)
+
+
+def _serve(settings: "Settings", stream: TextIO) -> None:
     from conclave.gateway.access.admission import NoKeysError  # noqa: PLC0415  commands load what they need
     from conclave.gateway.app import create_app  # noqa: PLC0415
     from conclave.gateway.errors import Unavailable  # noqa: PLC0415
@@ -82,7 +96,7 @@ def serve(config: Path | None, host: str | None, port: int | None, admin_port: i
     from conclave.gateway.telemetry import logs  # noqa: PLC0415
 
     server = settings.server
-    logs.configure(level=server.log_level, format=server.log_format)
+    logs.configure(level=server.log_level, format=server.log_format, stream=stream)
     doors = Doors(
         host=server.host,
         port=server.port,
@@ -196,14 +210,29 @@ def _hand_to_audit(context: click.Context, args: list[str]) -> None:
 def _hand_to_safety(context: click.Context) -> None:
     """What turns a text into tokens for the commands of `conclave safety`: the router's encoder is not their room's."""
     from conclave.safety.cli import IDS  # noqa: PLC0415  commands load what they need
+    from conclave.safety.context_cli import ENCODE  # noqa: PLC0415
 
     context.meta[IDS] = _token_ids
+    context.meta[ENCODE] = _encode
+
+
+def _hand_to_knowledge(context: click.Context) -> None:
+    """What turns a text into a vector for the commands of `conclave knowledge` and `retrieval`, for the same reason."""
+    from conclave.retrieval.cli import ENCODER  # noqa: PLC0415  commands load what they need
+
+    context.meta[ENCODER] = _encode
 
 
 def _token_ids() -> "Callable[[str], list[int]]":
     from conclave.router.encoder import ARTIFACTS, ENCODER_FILES, Tokens  # noqa: PLC0415  commands load what they need
 
     return Tokens(ARTIFACTS / ENCODER_FILES[1]).ids
+
+
+def _encode() -> "Callable[[Sequence[str]], NDArray[np.float32]]":
+    from conclave.router.encoder import StaticEncoder  # noqa: PLC0415  commands load what they need
+
+    return StaticEncoder.load().encode
 
 
 def _hand_to_keys(context: click.Context) -> None:

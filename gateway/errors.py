@@ -6,7 +6,8 @@
     │   ├── Unsupported            400  no expert in reach can do what was asked (tools, images, ...)
     │   ├── Unauthenticated        401  no key, an unknown, expired or revoked one
     │   ├── Forbidden              403  the key's scope does not reach that far
-    │   ├── Blocked                403  a defence of the policy found something in the request
+    │   ├── Blocked                403  a defence of the policy found something in the request or the answer
+    │   │   └── ConfirmationRequired  403  a tool call of the answer waits for a person; the error has its token
     │   ├── UnknownModel           404
     │   ├── UnknownCall            404  there is no such call, or it is somebody else's
     │   ├── RequestTimeout         408  the body did not arrive in time
@@ -24,6 +25,7 @@ Endpoints raise; `gateway/api/respond.py` makes the envelope. `retry` is sent as
 obey before they look at the status (CONVENTIONS: a refusal that is retried is paid three times).
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -78,6 +80,21 @@ class Blocked(Refused):
     status = 403
     type = "permission_error"
     code = "blocked_by_policy"
+
+
+class ConfirmationRequired(Blocked):
+    """A tool call that waits for a person: `about` says which, why, and what lets it pass when the call comes again."""
+
+    code = "confirmation_required"
+
+    def __init__(self, message: str, *, param: str | None = None, about: Mapping[str, Any]) -> None:
+        super().__init__(message, param=param)
+        self.about = about
+
+    def envelope(self) -> dict[str, Any]:
+        """The error body; beside the four keys a `conclave` object."""
+        body = super().envelope()
+        return {"error": {**body["error"], "conclave": {"confirmation": self.about}}}
 
 
 class UnknownModel(Refused):

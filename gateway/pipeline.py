@@ -8,15 +8,22 @@ answers as for streams.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, TypeVarTuple
 
 from conclave.gateway.access.admission import Access
+from conclave.gateway.access.envelope import Unseal
+from conclave.gateway.access.standing import Vetting
 from conclave.gateway.call import END, Call, Chunk
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
+from conclave.gateway.policy.confirming import confirmed_of, new_confirmations
 from conclave.gateway.policy.published import Published
 from conclave.gateway.policy.remembered import Conversations
+from conclave.gateway.policy.workshop import Workshop
 from conclave.gateway.reply import Reply
+from conclave.safety.toolcalls.confirm import Confirmations
+from conclave.safety.toolcalls.pins import Pins
 
 IN_TURN_BYTES: Final = 256 * 1024  # a body up to this is read within a few milliseconds
 SCREENING: Final = 16  # times as long as reading, at most
@@ -32,13 +39,19 @@ class Pipeline:
     digest_key: bytes  # keys the digests of what was said, in the record
     now_s: Callable[[], float] = time.monotonic
     conversations: Conversations = field(default_factory=Conversations)
+    workshop: Workshop = field(default_factory=Workshop)  # where images and files are read
+    classifying: Executor | None = None  # where a classifier runs that takes milliseconds; None: at once
+    unseal: Unseal = field(default_factory=Unseal)
+    vetting: Vetting = field(default_factory=Vetting)  # how far keys and conversations are trusted
+    confirmations: Confirmations = field(default_factory=new_confirmations)  # tool calls that a person let pass
+    pins: Pins = field(default_factory=Pins)  # what callers' tools said of themselves at first
 
     async def answer(self, call: Call) -> AsyncGenerator[Chunk, None]:
         """Yield what the client may see, then END; raise a ConclaveError; leave one record, however it ends."""
         try:
             await self._prepare(call)  # (1)-(4)
             assert call.rules and call.request and call.thread and call.decision  # noqa: S101, PT018  set by _prepare
-            assert call.grant and call.reply and call.experts  # noqa: S101, PT018  as these
+            assert call.grant and call.guard and call.reply and call.experts  # noqa: S101, PT018  as these
             while not call.answered:
                 step = call.step = call.rules.next_step(  # raises if none is left
                     call.decision, call.outcomes, shown=call.shown, resumable=call.reply.resumable
@@ -46,14 +59,20 @@ class Pipeline:
                 if step.kept:  # what was said on trial, and not sure enough, is better than nothing
                     call.keep()
                     continue
-                prompt = call.rules.compose(call.request, step, so_far=call.reply.so_far, headers=call.onward)
+                prompt = call.rules.compose(
+                    call.request, step, so_far=call.reply.so_far, headers=call.onward, masks=call.grant.scope.masks
+                )
                 call.reply.begin(prefilled=prompt.prefilled, on_trial=step.on_trial, added=prompt.added)
                 until_s = call.rules.until_s(step, call.grant.deadline_s, now_s=self.now_s())
+                own = until_s < call.grant.deadline_s  # the trial's time, not the call's
                 try:
-                    with call.experts.open(step.expert, prompt, deadline_s=until_s) as upstream:  # (7)
+                    with call.experts.open(
+                        step.expert, prompt, deadline_s=until_s, late_is_failure=own
+                    ) as upstream:  # (7)
                         call.attempts.append(upstream.attempt)
-                        async for chunk in upstream:  # data, SILENCE after 10 s without
-                            for out in call.reply.feed(chunk):
+                        async for chunk in call.rules.enough_of(upstream, call.request):  # SILENCE after 10 s without
+                            feed, quick = call.reply.feed, len(chunk.data) <= call.guard.in_turn_bytes
+                            for out in feed(chunk) if quick else await asyncio.to_thread(feed, chunk):  # (8)
                                 yield out
                         call.reply.complete()  # an answer without a word is a failure
                 except (ExpertFailed, DeadlineExceeded) as error:
@@ -70,6 +89,7 @@ class Pipeline:
             raise
         finally:
             self.record(call)  # (9)
+            self.vetting.note(call.stood, call.verdict, call.segments, answered=call.error is None)
         yield END  # [DONE] leaves after the row is written
 
     async def _prepare(self, call: Call) -> None:
@@ -79,18 +99,46 @@ class Pipeline:
         call.experts, rules = version.experts, version.rules_for(call.grant.tenant)
         call.rules = rules
         body = await call.source.read(max_bytes=rules.limits.body_bytes, timeout_s=rules.limits.body_timeout_s)
+        call.sealed = await self.unseal(rules.seals, call.source.head, body)  # (1) who signed it, if calls are signed
         call.passed("receive", self.now_s())
         call.request = await _apart(len(body), call.parse, body)
-        call.segments = await _apart(len(body), rules.read, call.request)  # (2)
+        call.grant = rules.granted(call.grant, call.request)  # (1) what of its scope it may use; only less from here on
+        call.request = await _apart(len(body), rules.caps.lowered, call.request)
+        call.segments = await _apart(len(body), rules.read, call.request)  # (2), and then images and files
+        call.unpack(await rules.parts.unpack(call.request, call.segments, call.grant.tenant, self.workshop))
         call.passed("boundary", self.now_s())
-        call.heed(await _apart(SCREENING * len(body), rules.screen, call.request, call.segments, call.grant.tenant))
+        call.stood = self.vetting.look(call.grant, call.request, call.segments, rules.postures)
+        call.grant, screen = rules.postures.hold(call.stood, call.grant, call.request)  # less, where trust is low
+        size = SCREENING * (len(body) + call.inside_chars)
+        call.heed(await _apart(size, screen, call.request, call.segments, call.grant.tenant))
+        call.heed_tools(rules.tools.look(call.request, call.grant, self.pins))
         call.passed("detect", self.now_s())  # (3) raises Blocked
         call.rules = rules = rules.for_conversation(call.grant.tenant, call.request, call.segments)
         call.thread = self.conversations.of(call.grant.tenant, call.request, call.segments)  # (4)
-        call.asked = rules.asked(call.request, call.segments, call.grant.scope, call.thread)
+        threads = self.classifying if rules.classifies(call.request) else None
+        about = (call.request, call.segments, call.grant.scope, call.thread)
+        call.asked = await _in_time(threads, call.grant.deadline_s - self.now_s(), rules.asked, *about)
         call.decision = rules.choose(call.asked)
+        call.request = await _apart(len(body), rules.fence, call.request, call.segments, self.digest_key)
         call.passed("route", self.now_s())
-        call.reply = Reply(call.request, digest_key=self.digest_key, now_s=self.now_s)
+        confirmed = confirmed_of(
+            call.request, call.segments, tenant=call.grant.tenant, confirmations=self.confirmations
+        )
+        call.guard = rules.guard(
+            call.request, call.segments, incident=call.id, confirmed=confirmed, restorer=call.restorer
+        )  # (8)
+        call.reply = Reply(call.request, digest_key=self.digest_key, guard=call.guard, now_s=self.now_s)
+
+
+async def _in_time(threads: Executor | None, left_s: float, work: Callable[[*In], Out], *values: *In) -> Out:
+    """`work(*values)`; on one of `threads` if there are any, in the time that the call has left."""
+    if threads is None:
+        return work(*values)
+    try:
+        async with asyncio.timeout(left_s):
+            return await asyncio.get_running_loop().run_in_executor(threads, work, *values)
+    except TimeoutError:
+        raise DeadlineExceeded("the call's time was up before its question was classified") from None
 
 
 async def _apart(size_bytes: int, work: Callable[[*In], Out], *values: *In) -> Out:

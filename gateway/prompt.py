@@ -1,19 +1,29 @@
 """The sole builder of what an expert is sent.
 
 An expert gets the client's request as it was written, less what is Conclave's own: the `conclave` extension and the
-model name, which each deployment puts in for itself. An expert that continues another's answer gets that answer, too,
-and one on trial the wish to hear how sure it is.
+model name, which each deployment puts in for itself. Data in it (results of tools, files, what the caller declares)
+stands between markers, if the policy has fences; without data, not a byte changes. An expert that continues another's
+answer gets that answer, too, and one on trial the wish to hear how sure it is.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from conclave.gateway.call import ModelRequest, Operation
 from conclave.gateway.trace import NO_HEADERS
+from conclave.safety.api import DATA, Origin, Segment
+from conclave.safety.boundary.fence import Fences
+from conclave.safety.boundary.invisible import strip
+from conclave.safety.boundary.segments import TEXT_PARTS
 
 OURS: Final = frozenset({"conclave", "model"})
 NOTHING: Final[Mapping[str, Any]] = {}
+PLACE: Final = re.compile(  # where texts stand that are data: a message, a part of one, a file's name
+    r"messages\[(\d+)\]\.content(?:\[(\d+)\](\.file\.filename)?)?"
+)
+INSTRUCTIONS: Final = frozenset({"system", "developer"})  # whose messages are the application's own
 COMPLETIONS_ONLY: Final = frozenset({"prompt", "suffix", "echo", "best_of", "logprobs"})
 CHARS_PER_TOKEN: Final = 4  # of English text: what is left of the client's own limit, roughly
 GO_ON: Final = (
@@ -48,14 +58,18 @@ def compose(  # noqa: PLR0913  each a separate fact of the step, all keyword-onl
     as_chat: bool = False,
     beside: Mapping[str, Any] = NOTHING,
     headers: Mapping[str, str] = NO_HEADERS,
+    expert_mask: Sequence[int] | None = None,
 ) -> Prompt:
     """The prompt of a request; unknown fields go on to the expert.
 
     `so_far` is the beginning of an answer that the expert has to continue: as its own last words if it `prefills`
     (vLLM, SGLang), else because it is asked to. `as_chat` asks for a text completion as a chat with one message.
-    `beside` are fields that the gateway puts in for itself.
+    `beside` are fields that the gateway puts in for itself. `expert_mask` are the only inner experts that a local
+    mixture-of-experts model may use: it alone is told so, and the client cannot say otherwise.
     """
     body = {key: value for key, value in request.body.items() if key not in OURS}
+    if expert_mask is not None:
+        body["conclave"] = {"moe": {"experts": list(expert_mask)}}
     if as_chat:
         return Prompt(_one_message(body), stream=request.stream, headers=headers)
     if so_far:
@@ -68,6 +82,76 @@ def compose(  # noqa: PLR0913  each a separate fact of the step, all keyword-onl
         prefilled=bool(so_far) and prefills,
         added=frozenset(beside),
     )
+
+
+def fenced(
+    request: ModelRequest, segments: Sequence[Segment], fences: Fences, *, key: bytes, conversation: str
+) -> ModelRequest:
+    """The request as experts are sent it: its data fenced, what hides stripped. The same object if nothing changes.
+
+    The same request of the same conversation becomes the same bytes again.
+    """
+    if fences.idle or request.operation != "chat":
+        return request
+    texts: dict[re.Match[str], str] = {}
+    quoted = False
+    for segment in segments:
+        if (at := PLACE.fullmatch(segment.place)) is None:
+            continue
+        if segment.origin in DATA:  # a file's name stays a name: markers would make another of it
+            text = fences.cleaned(segment) if at[3] else fences.fenced(segment, key=key, conversation=conversation)
+        elif segment.origin is Origin.USER and fences.strip == "all":
+            text = strip(segment.text)
+        else:
+            continue
+        if text != segment.text:
+            texts[at] = text
+            quoted |= segment.origin in DATA and fences.mode != "off" and not at[3]
+    if not texts:
+        return request
+    messages = _with_texts(request.body["messages"], texts)
+    if quoted:
+        messages = _with_note(messages, fences.note, but_in={int(at[1]) for at in texts if not at[2]})
+    return replace(request, body={**request.body, "messages": messages})
+
+
+def _with_texts(before: Sequence[Any], texts: Mapping[re.Match[str], str]) -> list[Any]:
+    """The messages with other texts at these places. Each is copied once, however many of its parts change."""
+    messages = list(before)
+    copied: set[int] = set()
+    for at, text in texts.items():
+        index = int(at[1])
+        if index not in copied:
+            copied.add(index)
+            content = before[index]["content"]
+            messages[index] = {**before[index], "content": list(content) if isinstance(content, list) else content}
+        if not at[2]:
+            messages[index]["content"] = text
+            continue
+        parts, number = messages[index]["content"], int(at[2])
+        part = parts[number]
+        if at[3]:
+            parts[number] = {**part, "file": {**part["file"], "filename": text}}
+        else:
+            parts[number] = {**part, TEXT_PARTS[part["type"]]: text}
+    return messages
+
+
+def _with_note(messages: list[Any], note: str, *, but_in: Collection[int]) -> list[Any]:
+    """The messages with a note in the application's own words: at the end of its first ones, which providers cache.
+
+    `but_in` are those that are data from end to end.
+    """
+    for index, message in enumerate(messages):
+        if message["role"] not in INSTRUCTIONS or index in but_in:
+            continue
+        content = message["content"]
+        if isinstance(content, list):
+            said: Any = [*content, {"type": "text", "text": note}]
+        else:
+            said = content if note in content else f"{content}\n\n{note}"
+        return [*messages[:index], {**message, "content": said}, *messages[index + 1 :]]
+    return [{"role": "system", "content": note}, *messages]
 
 
 def _one_message(body: dict[str, Any]) -> dict[str, Any]:

@@ -6,17 +6,19 @@ name of the model that was asked for stands in it, cut short. docs/audit.md list
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 import structlog
 
+from conclave.gateway.access.standing import Stood
 from conclave.gateway.access.tags import tags_of
 from conclave.gateway.call import Attempt, Call, Head, Usage
 from conclave.gateway.errors import ConclaveError, Unauthenticated, Unavailable
 from conclave.gateway.policy.arms import conversation_of
+from conclave.gateway.policy.reading import Seen
 from conclave.gateway.policy.recorded import as_row
 from conclave.gateway.reply import Reply
 from conclave.gateway.telemetry.names import LEVELS, NUMBERS
@@ -164,6 +166,8 @@ def row_of(call: Call, now: datetime, digest: Callable[[str], str]) -> dict[str,
         "tenant": grant.tenant if grant else None,
         "key_id": grant.key_id if grant else None,
         "source": digest(call.source.head.source),
+        **({"envelope": {"kid": by.kid, "ts": by.ts, "nonce": by.nonce}} if (by := call.sealed) is not None else {}),
+        **({"scope": list(grant.scope.under)} if grant is not None and grant.scope.under else {}),
         "ending": call.ending,
         "status": status_of(call),
         "code": _code(call.error),
@@ -175,11 +179,16 @@ def row_of(call: Call, now: datetime, digest: Callable[[str], str]) -> dict[str,
         "decision": _decision(call.decision, call, digest) if call.decision else None,
         "attempts": [_attempt(attempt, number, call) for number, attempt in enumerate(call.attempts)],
         "segments": [_segment(segment, digest, keep_text=keep_text) for segment in call.segments],
+        **({"parts": [_part(one) for one in call.seen]} if call.seen else {}),
         "stages": {stage: _ms(left_s - call.opened_s) for stage, left_s in call.stages.items()},
         "duration_ms": _ms(ended_s - call.opened_s),
     }
-    if call.verdict.ran:
+    if call.verdict.ran or call.verdict.findings:
         row["verdict"] = _verdict(call.verdict, keep_text=keep_text)
+    if call.guard is not None and ((said := call.guard.verdict).ran or said.findings):
+        row["guard"] = {"direction": "answer", **_verdict(said, keep_text=keep_text)}
+    if call.stood is not None:
+        row["standing"] = _standing(call.stood)
     if (escalated := call.escalated) is not None:
         row["escalated"] = escalated
     if call.step is not None and call.step.kept:
@@ -230,6 +239,7 @@ def _verdict(verdict: Verdict, *, keep_text: bool) -> dict[str, Any]:
                 "end": one.end,
                 "view": one.view,
                 "acted": id(one) in acted,
+                **({"remedy": one.remedy} if one.remedy else {}),
                 **({"evidence": one.evidence} if keep_text else {}),
             }
             for one in verdict.findings[:MOST_FINDINGS]
@@ -241,6 +251,17 @@ def _verdict(verdict: Verdict, *, keep_text: bool) -> dict[str, Any]:
             for ran in verdict.ran
         ],
     }
+
+
+def _standing(stood: Stood) -> dict[str, Any]:
+    """How far the key and the conversation were trusted before the call, and whether the band counted."""
+    row: dict[str, Any] = {
+        "band": stood.band.name.lower(),
+        "followed": stood.followed,
+        "key": round(stood.key, 4),
+        "conversation": round(stood.conversation, 4),
+    }
+    return row | {"imposed": stood.imposed.name.lower()} if stood.imposed else row
 
 
 def _trace(call: Call, trace: Trace) -> dict[str, Any]:
@@ -289,6 +310,7 @@ def _attempt(attempt: Attempt, number: int, call: Call) -> dict[str, Any]:
         "failure": attempt.failure,
         "usage": _usage(attempt.usage),
         "chunks": attempt.chunks,
+        **({"cut": True} if attempt.cut else {}),
     }
     if number < len(call.outcomes) and call.decision is not None and call.decision.steps[number:][:1]:
         step, outcome = call.decision.steps[number], call.outcomes[number]
@@ -308,6 +330,11 @@ def _segment(segment: Segment, digest: Callable[[str], str], *, keep_text: bool)
         "digest": digest(segment.text),
     }
     return row | {"text": segment.text} if keep_text else row
+
+
+def _part(seen: Seen) -> dict[str, Any]:
+    """What is kept of an image or a file: its type and its sizes, and what was done with it."""
+    return {key: value for key, value in asdict(seen).items() if value is not None}
 
 
 def _answer(reply: Reply, attempts: Sequence[Attempt]) -> dict[str, Any]:

@@ -6,7 +6,9 @@ Blocking work (files, the database, models) is done in threads; heavy imports ha
 import asyncio
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -14,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from conclave.gateway.access.admission import Access, is_loopback, require_keys_for
+from conclave.gateway.access.envelope import Unseal
 from conclave.gateway.access.keys import KeyRing, read_pepper
 from conclave.gateway.access.room import Room
+from conclave.gateway.access.standing import LocalStandings, Vetting
 from conclave.gateway.errors import Unavailable
 from conclave.gateway.experts.litellm import runtime
 from conclave.gateway.experts.openai_http import HttpSessions
@@ -23,6 +27,7 @@ from conclave.gateway.followers.calls import KnownCalls
 from conclave.gateway.followers.runner import FollowerThread
 from conclave.gateway.followers.spans import Spans
 from conclave.gateway.pipeline import Pipeline
+from conclave.gateway.policy.classifier import ClassifierSettings, opened
 from conclave.gateway.policy.document import ExpertSettings
 from conclave.gateway.policy.hot import HotPolicy, Makings
 from conclave.gateway.policy.meter import PolicyMeter
@@ -34,12 +39,15 @@ from conclave.gateway.settings import ServerSettings, Settings
 from conclave.gateway.state.counters import LocalCounters
 from conclave.gateway.telemetry.names import chosen, provider
 from conclave.gateway.telemetry.native import wanted
+from conclave.safety.ooda.sanctions import Sanctions
+from conclave.safety.toolcalls.confirm import Confirmations
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from prometheus_client import CollectorRegistry
 
     from conclave.gateway.followers.api import Follower
+    from conclave.gateway.followers.ooda import OodaWatch
     from conclave.gateway.journal import Journal
     from conclave.gateway.state.sql import Database
     from conclave.gateway.telemetry.otlp import SpanExport
@@ -78,15 +86,16 @@ class Replica:
 async def open_replica(settings: Settings, room: Room) -> AsyncIterator[Replica]:
     """A replica for as long as the block runs; the calls that `room` turns away are recorded here.
 
-    Raises NoKeysError, StateError, OSError: whatever hinders the start.
+    Raises NoKeysError, StateError, Unavailable, OSError: whatever hinders the start.
     """
     server = settings.server
+    unseal = Unseal()  # first: what is signed from now on can only come here
     async with AsyncExitStack() as stack:
         server.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         database = await asyncio.to_thread(_open_database, server)
         stack.callback(database.close)
         keys = await _follow_keys(database, server, stack)
-        router = await asyncio.to_thread(_load_router)
+        router = await asyncio.to_thread(_load_router, server.classifier)
         sessions = HttpSessions(egress=server.egress.open(settings.trusted_hosts))
         stack.push_async_callback(sessions.aclose)
         registry = await asyncio.to_thread(_new_registry)
@@ -99,7 +108,9 @@ async def open_replica(settings: Settings, room: Room) -> AsyncIterator[Replica]
         followers = _followers(database, settings, hot.published, registry)
         if spans is not None:
             followers.append(Spans(spans.emit, providers=Providers(hot.published)))
-        thread = FollowerThread(journal, followers, ticks=[recorder.tick, lambda: recorder.turned_away(room.collect())])
+        vetting, ooda = _open_vetting(hot.published, journal, followers)
+        ticks = [recorder.tick, lambda: recorder.turned_away(room.collect()), ooda.tick]
+        thread = FollowerThread(journal, followers, ticks=ticks)
         thread.start()
         stack.push_async_callback(asyncio.to_thread, _end_record, recorder, journal, thread, room)
         access = Access(
@@ -109,11 +120,22 @@ async def open_replica(settings: Settings, room: Room) -> AsyncIterator[Replica]
             journal_ready=journal.ready,
             allow_anonymous=is_loopback(server.host),
             origins=server.cors.origins,
+            vetting=vetting,
         )
         await stack.enter_async_context(hot.following(journal.append, every_s=server.policy_refresh_s))
         if any(expert.kind == "litellm" for expert in hot.published.current.document.experts.values()):
             runtime.shared().begin()  # in a thread, 4 s: the first call need not wait for it
-        pipeline = Pipeline(access=access, policy=hot.published, record=recorder, digest_key=digest_key)
+        pipeline = Pipeline(
+            access=access,
+            policy=hot.published,
+            record=recorder,
+            digest_key=digest_key,
+            classifying=_threads_of(router, server.classifier, stack),
+            vetting=vetting,
+            unseal=unseal,
+            confirmations=Confirmations(digest_key, time.time),
+        )
+        stack.callback(pipeline.workshop.close)
         calls = KnownCalls(database, recorder.tenant_of)
         tracers = spans.provider if spans is not None else None
         yield Replica(pipeline, recorder, keys, journal, registry, hot, calls, tracers)
@@ -135,10 +157,20 @@ async def _follow_keys(database: "Database", server: ServerSettings, stack: Asyn
     return keys
 
 
-def _load_router() -> "Router":
-    from conclave.router.classify import Router  # noqa: PLC0415  numpy, tokenizers
+def _load_router(settings: ClassifierSettings) -> "Router":
+    try:
+        return opened(settings)
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"cannot start: {error}") from error
 
-    return Router.load()
+
+def _threads_of(router: "Router", settings: ClassifierSettings, stack: AsyncExitStack) -> ThreadPoolExecutor | None:
+    """Where a slow classifier runs: not where all other calls wait for it."""
+    if not router.is_slow:
+        return None
+    threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="classify")
+    stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+    return threads
 
 
 def _new_registry() -> "CollectorRegistry":
@@ -151,22 +183,29 @@ def _begin_policy(
     settings: Settings, database: "Database", opener: Opener, router: "Router", registry: "CollectorRegistry"
 ) -> HotPolicy:
     from conclave.gateway.policy.store import PolicyStore  # noqa: PLC0415  SQLAlchemy
+    from conclave.safety.detect.topics import Space  # noqa: PLC0415  with what needs it
 
     meter = PolicyMeter(registry)
     store = PolicyStore(database)
-    checks = maker(router.encoder.tokens.ids)
+    space = Space(router.encode, router.background)
+    checks = maker(router.encoder.tokens.ids, space, key=_digest_key(settings.server))
     makings = Makings(store, opener, meter, router.classify, router.digest, teach=router.taught, checks=checks)
     return HotPolicy(settings, makings)
 
 
 def _open_journal(server: ServerSettings) -> "tuple[Journal, bytes]":
     from conclave.gateway.journal import Journal, JournalOptions  # noqa: PLC0415  cryptography
-    from conclave.safety.audit.keys import KEY_FILE, SigningKey, keep_secret  # noqa: PLC0415
+    from conclave.safety.audit.keys import KEY_FILE, SigningKey  # noqa: PLC0415
 
     signing = SigningKey.open(server.state_dir / KEY_FILE)
-    digest_key = keep_secret(server.state_dir / DIGEST_KEY_FILE, lambda: secrets.token_bytes(DIGEST_KEY_BYTES))
     options = JournalOptions(version=version("conclave-gateway"), floor_bytes=server.journal_min_free_bytes)
-    return Journal.open(server.state_dir / "journal", signing, options), digest_key
+    return Journal.open(server.state_dir / "journal", signing, options), _digest_key(server)
+
+
+def _digest_key(server: ServerSettings) -> bytes:
+    from conclave.safety.audit.keys import keep_secret  # noqa: PLC0415  cryptography
+
+    return keep_secret(server.state_dir / DIGEST_KEY_FILE, lambda: secrets.token_bytes(DIGEST_KEY_BYTES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +250,17 @@ def _followers(
     metrics = chosen(settings.server.telemetry.gen_ai_metrics)
     counters = CallCounters(registry, providers=Providers(policy), tags=tags, metrics=metrics)
     return [AuditTable(database), counters, FeedbackTable(database), ShadowScores(database, version)]
+
+
+def _open_vetting(policy: Published, journal: "Journal", followers: "list[Follower]") -> "tuple[Vetting, OodaWatch]":
+    """What knows how far callers are trusted, and the loop over the record; both follow it from now on."""
+    from conclave.gateway.followers.ooda import OodaWatch  # noqa: PLC0415  as all followers
+    from conclave.gateway.followers.standing import KeyStandings  # noqa: PLC0415
+
+    standings, sanctions = LocalStandings(), Sanctions()
+    watch = OodaWatch(orders=lambda: policy.current.orders, sanctions=sanctions, append=journal.append)
+    followers += [KeyStandings(standings), watch]
+    return Vetting(standings, sanctions, policy.bands_for), watch
 
 
 def _open_exports(server: ServerSettings, registry: "CollectorRegistry", stack: AsyncExitStack) -> "SpanExport | None":

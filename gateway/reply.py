@@ -1,9 +1,10 @@
 """What the client is shown of an answer, chunk by chunk, and what the record says of it.
 
 Decides when a chunk may leave: the opening (a role delta without text) waits, so that another expert can still take
-over unseen, and so does the closing (finish reason, usage), so that the last chunk carries the `conclave` object. If an
-expert fails after its first word, `begin` makes the next one continue under the same identity. An answer on trial waits
-whole; the client hears meanwhile that somebody is at work. Never asks anybody.
+over unseen, and so does the closing (finish reason, usage), so that the last chunk carries the `conclave` object. The
+guard is asked first: what it holds counts as not shown. If an expert fails after its first word, `begin` makes the next
+one continue under the same identity. An answer on trial waits whole; the client hears meanwhile that somebody is at
+work. Never asks anybody.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ import msgspec
 from conclave.gateway import tokens
 from conclave.gateway.call import SILENCE, Chunk, ModelRequest, Usage
 from conclave.gateway.errors import ExpertFailed
+from conclave.gateway.guard import UNGUARDED, Guard, NoGuard
 from conclave.gateway.seam import Seam
 from conclave.gateway.trial import Trial
 from conclave.router.gates.cascade import Heard
@@ -38,6 +40,7 @@ class Reply:
         "_absorb_usage",
         "_before",
         "_digest",
+        "_guard",
         "_held",
         "_holds",
         "_identity",
@@ -61,7 +64,12 @@ class Reply:
     )
 
     def __init__(
-        self, request: ModelRequest, *, digest_key: bytes, now_s: Callable[[], float] = time.monotonic
+        self,
+        request: ModelRequest,
+        *,
+        digest_key: bytes,
+        guard: Guard | NoGuard = UNGUARDED,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stream = request.stream
         self.begun = False
@@ -73,6 +81,7 @@ class Reply:
         self.usage = Usage()
         self.finish_reason: str | None = None
         self.model: str | None = None
+        self._guard = guard
         self._absorb_usage = request.stream and not request.include_usage
         self._held: list[Chunk] = []
         self._holds = HOLDS.get(request.operation, "choices")
@@ -101,7 +110,8 @@ class Reply:
     @property
     def so_far(self) -> str:
         """The content that was shown, for the next expert to continue."""
-        return "".join(self._text)
+        without_values = self._guard.so_far
+        return "".join(self._text) if without_values is None else without_values
 
     @property
     def resumable(self) -> bool:
@@ -141,7 +151,9 @@ class Reply:
         if self.shown:
             self._before = len(self._text)
             self._seam = Seam("" if prefilled else self.so_far)
+            self._guard.drop()
         else:
+            self._guard.reset()
             self._identity = {}
 
     def recall(self) -> None:
@@ -183,7 +195,24 @@ class Reply:
         if self.model is None:
             self.model = chunk.event["model"] if isinstance(chunk.event.get("model"), str) else None
         if self._seam is not None:
-            return self._continue(chunk, closing=closing)
+            joined = self._continued(chunk, closing=closing)
+            if joined is None:
+                return ()
+            chunk, choices = joined, joined.event["choices"]
+        if self._guard is UNGUARDED:
+            return self._show(chunk, choices, closing=closing)
+        return self._let_go(self._guard.feed(chunk))
+
+    def _let_go(self, chunks: Iterable[Chunk]) -> Sequence[Chunk]:
+        """What the guard lets pass, as far as it is neither opening nor closing."""
+        shown: list[Chunk] = []
+        for chunk in chunks:
+            choices = self._read(chunk)
+            closing = not self.stream or any(choice.get("finish_reason") for choice in choices)
+            shown += self._show(chunk, choices, closing=closing)
+        return shown
+
+    def _show(self, chunk: Chunk, choices: list[dict[str, Any]], *, closing: bool) -> Sequence[Chunk]:
         if closing or not choices or not (self.shown or any(map(_has_text, choices))):
             self._held.append(chunk)
             return ()
@@ -196,8 +225,8 @@ class Reply:
                 raise ExpertFailed("the expert ended without an answer", kind="cut")
             self._spare = self._trial
             return
-        if self._seam is not None and (rest := self._seam.finish()):
-            self._held.insert(0, self._said(rest))
+        rest = self._seam.finish() if self._seam is not None else ""
+        self._held[:0] = [*(self._guard.feed(self._said(rest)) if rest else ()), *self._guard.finish()]
         if not self._held:
             if not self.shown or (self._seam is not None and len(self._text) == self._before):
                 raise ExpertFailed("the expert ended without an answer", kind="cut")
@@ -209,6 +238,7 @@ class Reply:
         if self._trial is not None:
             for chunk in self._trial.answer():
                 said += self._pass(chunk, chunk.event["choices"])
+            said += self._let_go(self._guard.finish())
             self._trial = self._spare = None
             if not self._held:
                 self._held.append(Chunk(msgspec.json.encode({**self._identity, "choices": []})))
@@ -216,6 +246,8 @@ class Reply:
             explained = {**explained, "continued": True}
         if self.skipped_events:
             explained = {**explained, "skipped_events": self.skipped_events}
+        if (found := self._guard.verdict).acted:
+            explained = {**explained, "findings": [*explained.get("findings", ()), *found.reasons]}
         self._keep_text = False  # nobody continues it any more
         last = self._held.pop()
         return [*said, *self._release(_spliced(last, explained))]
@@ -248,7 +280,7 @@ class Reply:
             if isinstance(name, str) and name not in self.call_ids and len(self.call_ids) < MOST_CALLS:
                 self.call_ids.append(name)  # some servers say it again with each piece of the arguments
 
-    def _continue(self, chunk: Chunk, *, closing: bool) -> Sequence[Chunk]:
+    def _continued(self, chunk: Chunk, *, closing: bool) -> Chunk | None:
         """A continuing expert's chunk as if the first one had sent it: its identity, no role, nothing said twice."""
         assert self._seam is not None  # noqa: S101  for mypy
         event = {**chunk.event, **self._identity}
@@ -264,13 +296,9 @@ class Reply:
             if text:
                 delta["content"] = text
             if not delta and not closing:
-                return ()
+                return None
             event["choices"] = [{**choice, "delta": delta}]
-        joined = Chunk(msgspec.json.encode(event))
-        if closing or not event["choices"]:
-            self._held.append(joined)
-            return ()
-        return self._release(joined)
+        return Chunk(msgspec.json.encode(event))
 
     def _said(self, text: str) -> Chunk:
         return Chunk(msgspec.json.encode({**self._identity, "choices": [{"index": 0, "delta": {"content": text}}]}))

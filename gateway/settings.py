@@ -28,8 +28,10 @@ from pydantic_settings import (
 from conclave.gateway.experts import price_table
 from conclave.gateway.experts.egress import Allowed, Egress, search_domains, trust
 from conclave.gateway.policy import table
+from conclave.gateway.policy.classifier import ClassifierSettings, unusable_classifier
 from conclave.gateway.policy.discover import FirstModel, Found, Offered, discover, first_model
 from conclave.gateway.policy.document import PolicyDocument
+from conclave.gateway.policy.envelope import unusable_keys
 from conclave.gateway.policy.expecting import unusable_heads
 from conclave.gateway.policy.load import (
     ENCODER,
@@ -46,8 +48,11 @@ from conclave.gateway.policy.load import (
     unknown_providers,
 )
 from conclave.gateway.policy.own import untaught
+from conclave.gateway.policy.packages import LockFiles
 from conclave.gateway.policy.part import Part
+from conclave.gateway.policy.signatures import PackFiles
 from conclave.gateway.policy.source import ConfigError, Loc, Problem, Source, dotted, read_source
+from conclave.gateway.policy.topics import unlearnable
 from conclave.gateway.policy.watch import Seen, look_at
 from conclave.gateway.telemetry.names import GenAINames
 
@@ -197,6 +202,9 @@ class ServerSettings(Part):
     log_format: Literal["json", "console"] = Field(
         default="json", description="JSON lines, or coloured text for people."
     )
+    classifier: ClassifierSettings = Field(
+        default_factory=ClassifierSettings, description="What says of which category a question is."
+    )
     telemetry: Telemetry = Field(default_factory=Telemetry, description="What is told to other systems.")
     journal_min_free_bytes: int = Field(
         default=67_108_864, ge=0, description="Less free disk than this answers 503 before an expert is asked."
@@ -232,7 +240,7 @@ class Settings:
     `trusted_hosts` are those of experts that the environment names. `warnings` are what a person should know and what
     does not hinder the start. `seen` is what the file was when it was read, `policy_said` whether it has a
     policy half, `overrides` are a command's options, `offered` the models that servers were asked for, by base_url: all
-    to read it again.
+    to read it again. `packs` are the files of signatures that the policy names, and what each was when it was read.
     """
 
     server: ServerSettings
@@ -244,6 +252,7 @@ class Settings:
     policy_said: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
     offered: Mapping[str, str] = field(default_factory=dict)
+    packs: Mapping[Path, Seen] = field(default_factory=dict)
 
 
 def load_settings(config: Path | None = None, **server_overrides: Any) -> Settings:
@@ -270,6 +279,7 @@ def _read(path: Path | None, overrides: Mapping[str, Any], offered: Mapping[str,
     problems = [*source.problems, *_unknown_halves(source), *flags, *_unknown_variables()]
     server: ServerSettings | None = None
     policy: PolicyDocument | None = None
+    packs: Mapping[Path, Seen] = {}
     try:
         server = _server(source, overrides)
     except ConfigError as error:
@@ -282,6 +292,12 @@ def _read(path: Path | None, overrides: Mapping[str, Any], offered: Mapping[str,
     try:
         policy = complete(PolicyDocument.model_validate({} if half is None else half), found.experts)
         problems += missing_documents(policy, source.where)
+        files = PackFiles(policy, source.where)
+        policy, packs = files.document, files.seen
+        problems += files.problems
+        locks = LockFiles(policy, source.where)
+        policy, packs = locks.document, {**packs, **locks.seen}
+        problems += locks.problems
     except ValidationError as error:
         problems += explain(error, PolicyDocument, source.where, above=("policy",))
     trusted = tuple(
@@ -289,17 +305,21 @@ def _read(path: Path | None, overrides: Mapping[str, Any], offered: Mapping[str,
     )
     if server is not None:
         problems += _no_ca(server.egress.ca_file, _where_server(source, overrides))
+        problems += unusable_classifier(server.classifier, _where_server(source, overrides))
     if server is not None and policy is not None:
         problems += forbidden_addresses(policy, server.egress.open(trusted).allowed, source.where)
     if policy is not None and not problems:
         problems += [*table.problems(policy, source.where), *unusable_heads(policy, source.where)]
-        problems += untaught(policy.routing.own_categories, source.where)
+        if server is not None:
+            problems += untaught(policy.routing.own_categories, source.where, server.classifier)
+            problems += unlearnable(policy, source.where, server.classifier)
     if problems or server is None or policy is None:
         raise ConfigError(tuple(sorted(dict.fromkeys(problems), key=_line)))
     unknown = unknown_providers(policy, price_table.providers, source.where)
     unused = table.unused_scores(policy, source.where)
     silent = silent_trials(policy, source.where)
-    hints = (*found.notes, *unknown, *unused, *silent, *missing_keys(policy, os.environ, source.where))
+    unsigned = unusable_keys(policy, os.environ, source.where)
+    hints = (*found.notes, *unknown, *unused, *silent, *unsigned, *missing_keys(policy, os.environ, source.where))
     return Settings(
         server=server,
         policy=policy,
@@ -310,6 +330,7 @@ def _read(path: Path | None, overrides: Mapping[str, Any], offered: Mapping[str,
         policy_said=half is not None,
         overrides=overrides,
         offered=asked.known,
+        packs=packs,
     )
 
 

@@ -21,6 +21,7 @@ MOST_TOKENS: Final = 4096  # of an answer, whose probabilities are kept
 MOST_ALTERNATIVES: Final = 20  # to the first token: OpenAI lists no more
 LOGPROBS: Final = "logprobs"
 SAMPLES: Final = "n"
+UNSAID: Final = frozenset({"role", "reasoning", "reasoning_content", "annotations"})  # no answer by themselves
 PADDING: Final = "obfuscation"  # OpenAI's, against who counts bytes: without a meaning, and another in each chunk
 
 
@@ -45,7 +46,7 @@ class Held:
 class Trial:
     """`added` are the fields of the request that are the gateway's own wish: the client sees nothing of them."""
 
-    __slots__ = ("_added", "_alike", "_first", "_held", "_logprobs", "_size_bytes", "_texts")
+    __slots__ = ("_added", "_alike", "_first", "_held", "_logprobs", "_silent", "_size_bytes", "_texts")
 
     def __init__(self, added: Collection[str] = ()) -> None:
         self._added = frozenset(added)
@@ -54,6 +55,7 @@ class Trial:
         self._texts: dict[int, list[str]] = {}  # by choice
         self._logprobs: list[float] = []  # of the first choice
         self._first: dict[str, float] = {}
+        self._silent = True
         self._size_bytes = 0
 
     def take(self, chunk: Chunk) -> None:
@@ -85,7 +87,7 @@ class Trial:
     def heard(self) -> Heard:
         """What there is to judge by."""
         answers = tuple("".join(self._texts[index]) for index in sorted(self._texts))
-        return Heard(answers, tuple(self._logprobs), self._first)
+        return Heard(answers, tuple(self._logprobs), self._first, silent=self._silent)
 
     def answer(self) -> Iterator[Chunk]:
         """The chunks to show. Of several samples one that says what most of them say, as if it were the only one."""
@@ -105,6 +107,8 @@ class Trial:
         said = choice.get("message") or choice.get("delta")
         text = said.get("content") if isinstance(said, dict) else None
         self._texts.setdefault(index, [])
+        if self._silent and isinstance(said, dict):
+            self._silent = not any(map(_says, said.items()))
         if isinstance(text, str):
             self._texts[index].append(text)
         if index == 0 and len(self._logprobs) < MOST_TOKENS:
@@ -143,6 +147,12 @@ def _only_text(event: Mapping[str, Any]) -> tuple[str, str, dict[str, Any] | Non
         return "", "", None
     bare = {**choice, "delta": {**delta, names[0]: ""}}
     return names[0], delta[names[0]], {**event, "choices": [bare], PADDING: None}
+
+
+def _says(item: tuple[str, object]) -> bool:
+    """Whether a field of an answer is a part of what it says: its text, a refusal, a call of a tool, sound."""
+    name, value = item
+    return name not in UNSAID and bool(value.strip() if isinstance(value, str) else value)
 
 
 def _index(choice: Mapping[str, Any]) -> int:

@@ -99,7 +99,7 @@ class Engine:
     async def open(self, ask: Ask) -> Handoff:
         """Begin to answer, once there is room. Raises ExpertError if it cannot."""
         began = self._clock()
-        chosen = self._offer.choose(ask.policy, ask.experts_max)
+        chosen = self._offer.choose(ask.policy, ask.experts_max, ask.experts)
         loop = asyncio.get_running_loop()
         prompt = await loop.run_in_executor(self._encoding, self._encode, ask.messages)
         most = self._longest(len(prompt), ask)
@@ -221,7 +221,8 @@ class Engine:
     def _turn(self, chosen: Chosen) -> Iterator[None]:
         """The model is this call's, with its policy and limits."""
         most = torch.tensor([chosen.experts_max], device=self._model.device)
-        with self._turnstile, self._adapted.limited(Limits(experts_max=most)):
+        allowed = None if chosen.allowed is None else torch.tensor([chosen.allowed], device=self._model.device)
+        with self._turnstile, self._adapted.limited(Limits(experts_max=most, allowed=allowed)):
             self._per_call.current = chosen.policy
             yield
 

@@ -5,7 +5,7 @@ for good and asks, at each step, the policy of the call whose step it is: so cal
 model without taking it apart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ class Chosen:
 
     policy: Policy
     experts_max: int
+    allowed: tuple[bool, ...] | None = None  # by expert; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,17 @@ class Offer:
         most = experts_max or max(int(layer.router.top_k) for layer in adapted.layers)
         return Offer(own, names | {POLICIES.name_of(own)}, most, widths)
 
-    def choose(self, policy: Mapping[str, Any] | str | None, experts_max: int | None) -> Chosen:
+    def choose(
+        self,
+        policy: Mapping[str, Any] | str | None,
+        experts_max: int | None,
+        experts: Sequence[int] | None = None,
+    ) -> Chosen:
         """What a call gets that asks for this. Raises InvalidRequest that says what is offered."""
         most = min(experts_max or self.experts_max, self.experts_max)
+        allowed = self._allowed(experts)
         if policy is None:
-            return Chosen(self.policy, most)
+            return Chosen(self.policy, most, allowed)
         name = policy if isinstance(policy, str) else policy.get("name")
         if name not in self.names:
             offered = ", ".join(sorted(self.names))
@@ -65,7 +72,18 @@ class Offer:
                 f"this policy has {made.null_experts} null experts and the server's gates {self.policy.null_experts}",
                 param="conclave.moe.policy",
             )
-        return Chosen(made, most)
+        return Chosen(made, most, allowed)
+
+    def _allowed(self, experts: Sequence[int] | None) -> tuple[bool, ...] | None:
+        """The mask of a call that may use only these experts, the same numbers in each layer."""
+        if experts is None:
+            return None
+        width, place = min(self.widths), "conclave.moe.experts"
+        if max(self.widths) != width:
+            raise InvalidRequest("the layers of this model differ in their experts, so there is no mask", param=place)
+        if max(experts) >= width:
+            raise InvalidRequest(f"this model has the experts 0 to {width - 1} in each layer", param=place)
+        return tuple(number in set(experts) for number in range(width))
 
 
 @dataclass(slots=True)

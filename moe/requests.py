@@ -17,6 +17,7 @@ STOP_CHARS: Final = 256
 MESSAGES_MAX: Final = 1000
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Inner = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 
 
@@ -40,6 +41,7 @@ class MoeOptions(msgspec.Struct, forbid_unknown_fields=True):
 
     policy: str | dict[str, Any] | None = None
     experts_max: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
+    experts: Annotated[list[Inner], msgspec.Meta(min_length=1, max_length=4096)] | None = None  # the only ones to use
 
 
 class Extension(msgspec.Struct):
@@ -99,6 +101,7 @@ class Ask:
     top_logprobs: int | None = None  # None: no logprobs
     policy: dict[str, Any] | str | None = None
     experts_max: int | None = None
+    experts: tuple[int, ...] | None = None
 
 
 def read(body: bytes) -> Ask:
@@ -125,6 +128,7 @@ def read(body: bytes) -> Ask:
         top_logprobs=_logprobs(given),
         policy=moe.policy,
         experts_max=moe.experts_max,
+        experts=tuple(moe.experts) if moe.experts is not None else None,
     )
 
 

@@ -1,8 +1,8 @@
 """The target Conclave, lean: admit, boundary, route and record; one API key; every category goes to the mock.
 
-Lean means without the stage that guards texts (`stages.detect: off`); what the door itself can do is on: rate limits,
-CORS, trusted proxies, tags as labels, both sets of metrics, policy that may change at any time, streams that are
-continued. With `defences` every check that there is looks at each request, and what it finds is annotated.
+Lean means without the stages that guard texts (`stages.detect` and `guard`: off); what the door itself can do is on:
+rate limits, CORS, trusted proxies, tags as labels, both sets of metrics, policy that may change at any time, streams
+that are continued. With `defences` every check that there is looks at each request, and what it finds is annotated.
 
 It decides the configuration that is measured, in a state folder of its own. All that is not said there is the default,
 but for the log, which says warnings only, as F's does.
@@ -41,7 +41,7 @@ def settings(upstream: str, *, port: int, admin_port: int, state_dir: Path, defe
             "name": "lean",
             "limits": {"requests_per_minute": 1_000_000},
             "tags": {"team": ["search", "ads"]},
-            "stages": {"route": "on", "detect": "on" if defences else "off"},
+            "stages": {"route": "on", **dict.fromkeys(("detect", "guard"), "on" if defences else "off")},
             **({"defences": [{"check": check, "action": "annotate"} for check in NAMES]} if defences else {}),
             "experts": {EXPERT: {"kind": "openai", "model": MODEL, "base_url": upstream}},
             "categories": {category: [EXPERT] for category in CATEGORIES},

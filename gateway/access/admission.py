@@ -15,6 +15,7 @@ import structlog
 
 from conclave.gateway.access.keys import PREFIX, KeyRing, StoredKey
 from conclave.gateway.access.scope import Grant, RateState, Scope
+from conclave.gateway.access.standing import Vetting
 from conclave.gateway.call import Head
 from conclave.gateway.errors import Forbidden, RateLimited, Unauthenticated
 from conclave.gateway.state.counters import Counters
@@ -53,6 +54,7 @@ class Access:
         journal_ready: Callable[[], None],
         allow_anonymous: bool,
         origins: Collection[str] = (),
+        vetting: Vetting | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keys = keys
@@ -61,6 +63,7 @@ class Access:
         self._journal_ready = journal_ready
         self._allow_anonymous = allow_anonymous
         self._origins = frozenset(origins) - {"*"}  # any page may read answers, but not call without a key
+        self._vetting = vetting if vetting is not None else Vetting()
         self._now_s = now_s
 
     async def admit(self, head: Head) -> Grant:
@@ -89,10 +92,13 @@ class Access:
     async def _grant(self, tenant: str, key: StoredKey | None, scope: Scope) -> Grant:
         limits = self._limits_for(tenant)
         key_id = None if key is None else key.key_id
+        door = self._vetting.at_door(tenant, key_id)
         rate = None
-        if limits.requests_per_minute is not None:
-            rate = await self._take(limits.requests_per_minute, f"requests:{key_id or ANONYMOUS}")
-        return Grant(tenant, key_id, scope, self._now_s() + limits.deadline_s, rate)
+        allowed = [one for one in (limits.requests_per_minute, door.requests_per_minute) if one is not None]
+        if allowed:
+            rate = await self._take(min(allowed), f"requests:{key_id or ANONYMOUS}")
+        until_s = self._now_s() + limits.deadline_s
+        return Grant(tenant, key_id, scope, until_s, rate, standing=door.trust, imposed=door.imposed)
 
     async def _take(self, limit: int, name: str) -> RateState:
         taken = await self._counters.take(name, limit=limit, period_s=MINUTE_S)

@@ -29,6 +29,7 @@ OpenJournal = Callable[["ServerSettings"], AbstractContextManager[Append]]
 UNITS_S: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 NAME: Final = re.compile(r"[ -~]{1,128}")
 TENANT: Final = re.compile(r"[!-~]{1,128}")
+SCOPE: Final = re.compile(r"[a-z][a-z0-9_-]{0,47}\.(read|synth)")  # as the policy writes them
 EXPERT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as the policy writes them
 
 
@@ -107,14 +108,34 @@ def keys() -> None:
 @click.option("--name", required=True, type=Matching(NAME, "printable name"), help="What it is for, or who has it.")
 @click.option("--tenant", default="default", show_default=True, type=Matching(TENANT, "name of a tenant"))
 @click.option("--experts", type=ExpertNames(), help="The only experts that it reaches; all if not given.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=Matching(SCOPE, "scope, such as code.read or code.synth"),
+    help="A scope of the policy that it is bound to; may be given several times.",
+)
 @click.option("--expires", type=Span(), help="How long it is good for: 12h, 30d, 8w; for ever if not given.")
-def create(*, where: Where, name: str, tenant: str, experts: tuple[str, ...] | None, expires: int | None) -> None:
+def create(  # noqa: PLR0913  an option each
+    *,
+    where: Where,
+    name: str,
+    tenant: str,
+    experts: tuple[str, ...] | None,
+    scopes: tuple[str, ...],
+    expires: int | None,
+) -> None:
     """Make a key and print it: the key alone on stdout, what to know about it on stderr."""
     from conclave.gateway.access.keys import read_pepper  # noqa: PLC0415  keeps `--help` fast
 
     with _table(where) as (table, server), _record(server) as record:
         key, token = table.create(
-            pepper=read_pepper(server.state_dir), tenant=tenant, name=name, experts=experts, expires_in_s=expires
+            pepper=read_pepper(server.state_dir),
+            tenant=tenant,
+            name=name,
+            experts=experts,
+            scopes=scopes or None,
+            expires_in_s=expires,
         )
         record(_row("created", key))
     click.echo(token)
@@ -242,6 +263,7 @@ def _shown(key: "StoredKey") -> dict[str, str | list[str] | None]:
         "tenant": key.tenant,
         "name": key.name,
         "experts": None if experts is None else sorted(experts),
+        "scopes": None if key.scope.named is None else list(key.scope.named),
         "created": _moment(key.created_at_s),
         "expires": None if key.expires_at_s is None else _moment(key.expires_at_s),
         "revoked": None if key.revoked_at_s is None else _moment(key.revoked_at_s),

@@ -47,6 +47,7 @@ class KeyTable:
         tenant: str,
         name: str,
         experts: Iterable[str] | None = None,
+        scopes: Iterable[str] | None = None,
         expires_in_s: int | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> tuple[StoredKey, str]:
@@ -58,7 +59,10 @@ class KeyTable:
             digest=digest_of(token, pepper),
             tenant=tenant,
             name=name,
-            scope=Scope(None if experts is None else frozenset(experts)),
+            scope=Scope(
+                None if experts is None else frozenset(experts),
+                None if scopes is None else tuple(dict.fromkeys(scopes)),
+            ),
             created_at_s=now_s,
             expires_at_s=None if expires_in_s is None else now_s + expires_in_s,
         )
@@ -148,6 +152,7 @@ def _row(key: StoredKey) -> dict[str, Any]:
         "expires_at_s": key.expires_at_s,
         "revoked_at_s": key.revoked_at_s,
         "successor": key.successor,
+        "scopes": None if key.scope.named is None else msgspec.json.encode(key.scope.named).decode(),
     }
 
 
@@ -157,7 +162,10 @@ def _key(row: Any) -> StoredKey:
         digest=row.digest,
         tenant=row.tenant,
         name=row.name,
-        scope=Scope(None if row.experts is None else frozenset(msgspec.json.decode(row.experts))),
+        scope=Scope(
+            None if row.experts is None else frozenset(msgspec.json.decode(row.experts)),
+            None if row.scopes is None else tuple(msgspec.json.decode(row.scopes)),
+        ),
         created_at_s=row.created_at_s,
         expires_at_s=row.expires_at_s,
         revoked_at_s=row.revoked_at_s,

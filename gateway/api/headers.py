@@ -43,8 +43,8 @@ def call_headers(call: Call) -> Headers:
         for key, name in EXPLAINED.items()
         if key in explained
     ]
-    if call.verdict.acted:
-        headers.append((b"x-conclave-findings", ",".join(call.verdict.reasons)[:FINDINGS_CHARS].encode()))
+    if findings := call.findings:
+        headers.append((b"x-conclave-findings", ",".join(findings)[:FINDINGS_CHARS].encode()))
     return headers
 
 

@@ -16,7 +16,7 @@ from conclave.gateway.api.schemas import call_tags, ref, schemas
 JSON: Final = "application/json"
 REFUSALS: Final = {  # of every endpoint that a key opens: status -> what it says
     "401": "No key, or one that is unknown, expired or revoked.",
-    "403": "The key does not reach this expert, or a page of a foreign origin asks.",
+    "403": "The key does not reach this expert or tool, the call is not signed as it must be, or a foreign page asks.",
     "429": "More requests than the key may make, or than the gateway can take; `retry-after` says when to come back.",
     "500": "An error of the gateway's own.",
     "503": "This replica takes no calls just now.",

@@ -27,6 +27,7 @@ from conclave.gateway.call import END, SILENCE, Call, Chunk, ClientGone, ModelRe
 from conclave.gateway.errors import ConclaveError, InternalError, RequestTimeout, TooLarge, Unavailable
 from conclave.gateway.pipeline import Pipeline
 from conclave.gateway.trace import Trace, passed_on
+from conclave.safety.boundary import envelope
 
 WATCH_AFTER_S: Final = (
     0.02  # short calls are over before a task to watch their client would pay (upstream closes <= 50 ms)
@@ -38,7 +39,8 @@ DRAIN_BYTES: Final = (
 
 TAGS: Final = tags.HEADER.encode()
 LISTS: Final = frozenset({TAGS, b"traceparent", b"tracestate"})  # sent on several lines they are one, with commas
-HEAD: Final = frozenset({b"authorization", b"origin", b"host"}) | LISTS  # what admission looks at, and the record keeps
+ENVELOPE: Final = envelope.HEADER.encode()
+HEAD: Final = frozenset({b"authorization", b"origin", b"host", ENVELOPE}) | LISTS  # what is looked at, or recorded
 NO_PROXIES: Final = Proxies()
 
 Parse: TypeAlias = Callable[[bytes], ModelRequest]
@@ -58,6 +60,7 @@ class RequestHead:
     tags: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    envelope: str | None = None
 
 
 class Client:
@@ -131,7 +134,10 @@ class Client:
             self._driver.cancel()
 
     def end(self) -> None:
-        """Stop watching and give the place back: the answer is whole, or nobody waits for it."""
+        """Stop watching and give the place back: the answer is whole, or nobody waits for it.
+
+        What this and the call know of each other is let go: else each call waits for the garbage collector.
+        """
         if self._inside:
             self._inside = False
             self._room.leave()
@@ -140,6 +146,7 @@ class Client:
                 timer.cancel()
         if self._watch is not None:
             self._watch.cancel()
+        self.call = self._watch = self._timer = self._patience = self._driver = None
 
 
 class Respond:
@@ -187,6 +194,7 @@ class Respond:
             await answer.fail(InternalError("an error of the gateway's own; its log has it under the request id"))
         finally:
             client.end()
+            call.let_go()
 
 
 class Answer:
@@ -267,4 +275,5 @@ def head_of(scope: Scope, proxies: Proxies = NO_PROXIES) -> RequestHead:
         found.get(TAGS),
         found.get(b"traceparent"),
         found.get(b"tracestate"),
+        found.get(ENVELOPE),
     )

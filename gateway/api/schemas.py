@@ -17,7 +17,8 @@ from conclave.gateway.api.embeddings import EmbeddingsBody
 from conclave.gateway.api.feedback import FeedbackBody
 from conclave.gateway.api.moderations import ModerationsBody
 from conclave.gateway.policy.rules import PART_NEEDS
-from conclave.safety.boundary.segments import TEXT_PARTS
+from conclave.safety.boundary.segments import DECLARABLE, MOST_DECLARED, TEXT_PARTS
+from conclave.safety.toolcalls.confirm import MOST_TOKENS, TOKEN_CHARS
 
 REF: Final = "#/components/schemas/{name}"
 BODIES: Final = (ChatBody, CompletionsBody, EmbeddingsBody, ModerationsBody)
@@ -102,7 +103,24 @@ def _extension() -> Schema:
         "maxLength": tags.CONVERSATION_CHARS,
         "description": "What tells this conversation from others, the same with each of its calls; no expert sees it.",
     }
-    properties = {"tags": of_call, "conversation": named}
+    origins: Schema = {
+        "type": ["object", "null"],
+        "maxProperties": MOST_DECLARED,
+        "additionalProperties": {"enum": list(DECLARABLE)},
+        "description": "Texts of this request that are data, by place, such as `messages[1].content[0]`.",
+    }
+    scope: Schema = {
+        "type": ["string", "null"],
+        "minLength": 1,
+        "description": "One of the key's scopes, to which this request narrows itself.",
+    }
+    confirmed: Schema = {
+        "type": ["array", "null"],
+        "maxItems": MOST_TOKENS,
+        "items": {"type": "string", "minLength": 1, "maxLength": TOKEN_CHARS},
+        "description": "Tokens of earlier errors `confirmation_required`: each lets its tool call pass once.",
+    }
+    properties = {"tags": of_call, "conversation": named, "origins": origins, "scope": scope, "confirmed": confirmed}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 

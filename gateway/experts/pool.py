@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from conclave.gateway.call import SILENCE, Attempt, Chunk
-from conclave.gateway.errors import ExpertFailed
+from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
 from conclave.gateway.experts.api import Expert, Upstream
 from conclave.gateway.experts.breaker import Breaker
 from conclave.gateway.experts.deployment import Deployment, DeploymentState, Seat, Table
@@ -77,9 +77,14 @@ class Pool:
         joined._tables = {**tables, **self._tables}
         return joined
 
-    def open(self, name: str, prompt: Prompt, *, deadline_s: float) -> "PooledUpstream":
-        """Nothing is chosen or sent before the first `__anext__`, which also says if there is nobody to ask."""
-        return PooledUpstream(self, name, self._tables.get(name) or Table(()), prompt, deadline_s)
+    def open(self, name: str, prompt: Prompt, *, deadline_s: float, late_is_failure: bool = False) -> "PooledUpstream":
+        """Nothing is chosen or sent before the first `__anext__`, which also says if there is nobody to ask.
+
+        `late_is_failure`: the time is what the expert was given, not what the client had left; one that needs more has
+        failed.
+        """
+        table = self._tables.get(name) or Table(())
+        return PooledUpstream(self, name, table, prompt, deadline_s, late_is_failure=late_is_failure)
 
     def states(self) -> Sequence[DeploymentState]:
         now_s = self.now_s()
@@ -109,6 +114,7 @@ class PooledUpstream:
     __slots__ = (
         "_deadline_s",
         "_inner",
+        "_late_is_failure",
         "_next",
         "_pool",
         "_prompt",
@@ -119,11 +125,14 @@ class PooledUpstream:
         "attempt",
     )
 
-    def __init__(self, pool: Pool, name: str, table: Table, prompt: Prompt, deadline_s: float) -> None:
+    def __init__(  # noqa: PLR0913  made by `Pool.open` alone
+        self, pool: Pool, name: str, table: Table, prompt: Prompt, deadline_s: float, *, late_is_failure: bool = False
+    ) -> None:
         self._pool = pool
         self._table = table
         self._prompt = prompt
         self._deadline_s = deadline_s
+        self._late_is_failure = late_is_failure
         self._inner: Upstream | None = None
         self._seat: Seat | None = None
         self._ticket = 0
@@ -221,6 +230,8 @@ class PooledUpstream:
                 server_error=self.attempt.failure == "status" and (self.attempt.upstream_status or 0) >= SERVER_ERROR,
                 retry_after_s=failed.retry_after_s if failed is not None else None,
             )
+        elif self._late_is_failure and isinstance(error, DeadlineExceeded):
+            seat.breaker.failed(self._ticket, self._pool.now_s())
         elif whole:
             seat.breaker.succeeded(self._ticket)
         else:

@@ -63,6 +63,10 @@ class Noted(TypedDict, total=False):
     answer_model: Any
     stages: dict[str, float]
     verdict: dict[str, Any]
+    standing: dict[str, Any]
+    did: Any
+    deed: Any
+    attack: Any
     trace: dict[str, Any]
     duration_ms: Any
     escalated: Any

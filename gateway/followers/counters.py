@@ -64,6 +64,8 @@ class CallCounters:
             self._add(names.UNAUTHENTICATED, row["count"])
         if kind == "feedback":
             self._add(names.RATED, 1, "good" if row["score"] >= GOOD else "bad")
+        if kind == "ooda":
+            self._add(names.OODA, 1, row["did"], row["deed"], row["attack"])
         if kind == "call":
             self._add(names.CALLS, 1, row["ending"], row["status"])
             self._add(names.CALL_DURATION, row["duration_ms"] / 1000, row["ending"])
@@ -71,6 +73,9 @@ class CallCounters:
             if (escalated := row.get("escalated")) is not None:
                 self._add(names.ESCALATIONS, 1, (row["decision"] or {}).get("category") or "", str(escalated).lower())
             self._count_verdict(row.get("verdict"))
+            self._count_verdict(row.get("guard"))
+            if (stood := row.get("standing")) is not None:
+                self._add(names.STANDING, 1, stood["band"], "acted" if stood["followed"] else "observed")
             self._count_tags(row)
             for attempt in row["attempts"]:
                 self._count_attempt(row, attempt)

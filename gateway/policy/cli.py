@@ -10,6 +10,7 @@ import msgspec
 if TYPE_CHECKING:
     from conclave.gateway.settings import Settings
     from conclave.router.api import Classification, Decision
+    from conclave.router.classify import Router
 
 BAR_CHARS = 24
 SHOWN_CATEGORIES = 5
@@ -53,11 +54,11 @@ def route(question: str, config: Path | None, model: str, as_json: bool) -> None
     from conclave.gateway.experts.pool import Pool  # noqa: PLC0415
     from conclave.gateway.policy.expecting import opened  # noqa: PLC0415
     from conclave.gateway.policy.published import Version  # noqa: PLC0415
-    from conclave.router.classify import Router  # noqa: PLC0415
 
-    router = Router.load()
+    settings = loaded(config)
+    router = classifier_of(settings)
     version = Version(
-        loaded(config).policy,
+        settings.policy,
         Pool({}),
         classify=router.classify,
         model_digest=router.digest,
@@ -92,6 +93,16 @@ def loaded(file: Path | None) -> "Settings":
         raise SystemExit(1) from error
 
 
+def classifier_of(settings: "Settings") -> "Router":
+    """The classifier that a gateway with these settings would use."""
+    from conclave.gateway.policy.classifier import opened  # noqa: PLC0415  commands load what they need
+
+    try:
+        return opened(settings.server.classifier)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
 def summary(settings: "Settings") -> str:
     """A configuration on one screen."""
     from conclave.gateway.experts import catalog  # noqa: PLC0415  as above
@@ -105,6 +116,7 @@ def summary(settings: "Settings") -> str:
         f"metrics        http://{server.admin_host}:{server.admin_port}/metrics",
         f"state          {server.state_dir}",
         f"policy         {policy.name}, routing {policy.stages.route}",
+        f"classifier     {server.classifier.folder or 'the shipped one'}",
         f"prices         the shipped catalog's are of {catalog.shipped().as_of}",
         "experts",
     ]

@@ -7,12 +7,16 @@ from typing import Annotated, Final, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
-from conclave.gateway.policy.part import Part
+from conclave.gateway.policy.part import Flag, Part
 
-CheckName: TypeAlias = Literal["hidden", "secrets", "pii", "override", "persona", "harm", "embedded"]
+CheckName: TypeAlias = Literal[
+    "hidden", "signatures", "secrets", "pii", "sponge", "topics", "override", "persona", "harm", "embedded"
+]
 CheckAction: TypeAlias = Literal["off", "observe", "annotate", "redact", "block"]
+FromSeverity: TypeAlias = Literal["low", "medium", "high"]
 LEARNED: Final = frozenset({"override", "persona", "harm", "embedded"})
-WHOLE: Final = LEARNED  # what they find has no place in the text that could be cut out
+WHOLE: Final = LEARNED | {"topics"}  # what they find has no place in the text that could be cut out
+KEPT: Final = frozenset({"secrets", "pii"})  # what they find has a value that may come back
 
 
 class CheckSettings(Part):
@@ -27,6 +31,13 @@ class CheckSettings(Part):
     threshold: float | None = Field(
         default=None, ge=0, le=1, description="Learned checks: the score from which it is a finding; null: its card's."
     )
+    from_severity: FromSeverity = Field(
+        default="low", description="How severe a finding must be for `action`; milder ones are annotated at most."
+    )
+    reversible: Flag = Field(
+        default=False,
+        description="`redact` of `secrets` and `pii`: what is cut out stands in the answer again, for its caller.",
+    )
     on_error: Literal["allow", "block"] = Field(
         default="allow", description="What a failure of the check itself means for the request."
     )
@@ -38,6 +49,8 @@ class CheckSettings(Part):
             raise ValueError(f"{self.check} judges a whole text, so there is nothing to redact: annotate or block")
         if self.threshold is not None and self.check not in LEARNED:
             raise ValueError(f"{self.check} is a rule and has no threshold")
+        if self.reversible and (self.action != "redact" or self.check not in KEPT):
+            raise ValueError(f"reversible belongs to the action redact of {' and '.join(sorted(KEPT))}")
         return self
 
 
@@ -52,7 +65,9 @@ def _each_once(checks: tuple[CheckSettings, ...]) -> tuple[CheckSettings, ...]:
 Checks = Annotated[tuple[CheckSettings, ...], AfterValidator(_each_once)]
 CHECKS: Final = (  # unless the policy says otherwise
     CheckSettings(check="hidden", action="block", on_error="block"),
+    CheckSettings(check="signatures", action="annotate"),
     CheckSettings(check="secrets", action="annotate"),
+    CheckSettings(check="sponge", action="annotate"),
     CheckSettings(check="override", action="annotate"),
     CheckSettings(check="persona", action="annotate"),
     CheckSettings(check="embedded", action="annotate"),

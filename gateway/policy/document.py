@@ -14,9 +14,22 @@ from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_
 
 from conclave.gateway.experts.catalog import Capability, facts_of, whole
 from conclave.gateway.experts.litellm.request import EMBEDDING, PARAMETERS
+from conclave.gateway.policy.answers import ANSWERS, AnswerChecks, Canary
+from conclave.gateway.policy.capped import Effort
 from conclave.gateway.policy.defences import CHECKS, Checks
+from conclave.gateway.policy.envelope import EnvelopeSettings
+from conclave.gateway.policy.fences import FenceSettings
+from conclave.gateway.policy.links import LinkSettings
+from conclave.gateway.policy.packages import PackageSettings
 from conclave.gateway.policy.part import NAME, CategoryName, ExpertName, Flag, Part, Row
+from conclave.gateway.policy.parts import PartSettings
 from conclave.gateway.policy.routing import Routing
+from conclave.gateway.policy.scopes import SCOPE, TOOL, Scopes
+from conclave.gateway.policy.signatures import SignatureSettings
+from conclave.gateway.policy.standing import OodaSettings, StandingSettings
+from conclave.gateway.policy.tools import ToolsSettings
+from conclave.gateway.policy.topics import TopicSettings
+from conclave.gateway.policy.turns import TurnsSettings
 
 MODEL: Final = r"^[\x21-\x7e]{1,128}$"
 VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
@@ -47,6 +60,8 @@ PATTERNS: Final = {
     MODEL: "may hold up to 128 visible ASCII characters",
     TAG: "may hold up to 64 of a-z, 0-9, `_`, `.` and `-`, and begins with a letter",
     TAG_VALUE: "may hold up to 64 printable ASCII characters",
+    SCOPE: "must be a cluster and a right, such as code.read or code.synth; the rights are read and synth",
+    TOOL: "may hold up to 128 letters, digits and `_.:/-`",
     VARIABLE: "must be the name of an environment variable, not what is in it",
 }
 BUILT_IN: Final[Mapping[str, frozenset[str]]] = {  # kinds that need no server, and what they can do
@@ -104,6 +119,7 @@ class Stages(Part):
 
     detect: StageMode = Field(default="on", description="Let the checks of `defences` look at what callers send.")
     route: StageMode = Field(default="on", description="Choose the expert by the question's category.")
+    guard: StageMode = Field(default="on", description="Let the checks of `answers` look at what experts say.")
 
 
 class Streams(Part):
@@ -270,6 +286,28 @@ class Limits(Part):
     nesting: int = Field(default=64, ge=4, le=500, description="How deep the JSON of a request may be nested.")
     deadline_s: float = Field(default=600.0, gt=0, le=86_400, description="How long one call may take in all.")
     requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000, description="Per key; null: no limit.")
+    answer_tokens: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="Tokens that an answer may have; who asks for more gets these."
+    )
+    answer_chars: int | None = Field(
+        default=None, ge=1, le=1_000_000_000, description="Characters after which a stream is cut; null: no limit."
+    )
+    repeated_chars: int | None = Field(
+        default=32_768,
+        ge=8192,
+        le=1_000_000_000,
+        description="Characters of nothing but the same, over and over, from which a stream is cut; null: it is not.",
+    )
+    answers: int | None = Field(default=None, ge=1, le=128, description="Answers in one call, `n` and `best_of`.")
+    reasoning_effort: Effort | None = Field(
+        default=None, description="The most effort that a call may ask for: `low`, `medium`, `high`; more is lowered."
+    )
+    tool_turns: int | None = Field(
+        default=None, ge=1, le=100_000, description="Turns with tool calls since the last word of the user."
+    )
+    same_tool_calls: int | None = Field(
+        default=None, ge=1, le=100_000, description="Of these calls, how many may be the same, arguments and all."
+    )
 
 
 class Audit(Part):
@@ -296,6 +334,21 @@ class TenantOverrides(Part):
     audit: TenantAudit = Field(default_factory=TenantAudit, description="What the record keeps of this tenant.")
     experts: Row | None = Field(default=None, description="The only experts that this tenant reaches; null: all.")
     defences: Checks | None = Field(default=None, description="This tenant's checks; null: those of all.")
+    answers: AnswerChecks | None = Field(default=None, description="This tenant's checks of answers; null: as for all.")
+    parts: PartSettings | None = Field(default=None, description="This tenant's images and files; null: as for all.")
+    turns: TurnsSettings | None = Field(default=None, description="As `policy.turns`, as a whole; null: as for all.")
+    standing: StandingSettings | None = Field(
+        default=None, description="As `policy.standing`, as a whole; null: as for all."
+    )
+    signatures: SignatureSettings | None = Field(default=None, description="This tenant's rules; null: those of all.")
+    topics: TopicSettings | None = Field(default=None, description="This tenant's topics; null: those of all.")
+    packages: PackageSettings | None = Field(default=None, description="What this tenant uses; null: as for all.")
+    links: LinkSettings | None = Field(default=None, description="This tenant's hosts; null: as for all.")
+    fences: FenceSettings = Field(default_factory=FenceSettings, description="As `policy.fences`.")
+    envelope: EnvelopeSettings | None = Field(
+        default=None, description="Whether this tenant's calls are signed, and its keys; null: as for all."
+    )
+    tools: ToolsSettings | None = Field(default=None, description="This tenant's tools; null: as for all.")
 
 
 class PolicyDocument(Part):
@@ -317,6 +370,44 @@ class PolicyDocument(Part):
     routing: Routing = Field(default_factory=Routing, description="How an expert is chosen beyond that.")
     defences: Checks = Field(
         default=CHECKS, description="The checks of requests, in this order, and what follows from what they find."
+    )
+    answers: AnswerChecks = Field(
+        default=ANSWERS, description="The checks of answers, in this order, and what follows from what they find."
+    )
+    canaries: tuple[Canary, ...] = Field(
+        default=(), max_length=64, description="Words that no answer may hold: put them into what must stay inside."
+    )
+    parts: PartSettings = Field(
+        default_factory=PartSettings, description="What becomes of images, files and recordings in requests."
+    )
+    turns: TurnsSettings = Field(
+        default_factory=TurnsSettings, description="What the last turns of a conversation show together."
+    )
+    standing: StandingSettings = Field(
+        default_factory=StandingSettings, description="How far keys and conversations are trusted, and what follows."
+    )
+    ooda: OodaSettings = Field(
+        default_factory=OodaSettings, description="The loop that answers attacks with actions that end by themselves."
+    )
+    signatures: SignatureSettings = Field(
+        default_factory=SignatureSettings, description="What the check `signatures` looks for."
+    )
+    topics: TopicSettings = Field(default_factory=TopicSettings, description="What the check `topics` looks for.")
+    packages: PackageSettings = Field(
+        default_factory=PackageSettings, description="Packages that are in use, so that no answer is warned of them."
+    )
+    links: LinkSettings = Field(default_factory=LinkSettings, description="Hosts that answers may name freely.")
+    fences: FenceSettings = Field(
+        default_factory=FenceSettings, description="How data stands apart from orders in what an expert is sent."
+    )
+    envelope: EnvelopeSettings = Field(
+        default_factory=EnvelopeSettings, description="Whether calls are signed, and with which keys."
+    )
+    tools: ToolsSettings = Field(
+        default_factory=ToolsSettings, description="What the tools that requests offer may do."
+    )
+    scopes: Scopes = Field(
+        default_factory=dict, description="What keys that are bound to one of these may reach, by `cluster.right`."
     )
     aliases: dict[ModelName, ModelName] = Field(
         default_factory=dict, description="Names that callers use, and the model that each stands for."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from conclave.gateway.policy.cli import for_a_person, for_a_program, loaded
+from conclave.gateway.policy.cli import classifier_of, for_a_person, for_a_program, loaded
 from conclave.router.cli import id_of, lines_of, read_row, text_of
 
 if TYPE_CHECKING:
@@ -78,11 +78,11 @@ class Explainer:
         from conclave.gateway.experts.pool import Pool  # noqa: PLC0415  commands load what they need
         from conclave.gateway.policy.expecting import opened  # noqa: PLC0415
         from conclave.gateway.policy.published import Version  # noqa: PLC0415
-        from conclave.router.classify import Router  # noqa: PLC0415
 
-        self._router = Router.load()
+        settings = loaded(config)
+        self._router = classifier_of(settings)
         version = Version(
-            loaded(config).policy,
+            settings.policy,
             Pool({}),
             classify=self._router.classify,
             model_digest=self._router.digest,

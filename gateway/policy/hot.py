@@ -1,6 +1,7 @@
 """Keeps the policy in force up to date while the gateway serves: the last change wins, wherever it was made.
 
-Changes come from the configuration file, from the table of versions (a rollback, another replica) and from key files.
+Changes come from the configuration file and the packs of signatures that it names, from the table of versions (a
+rollback, another replica) and from key files.
 What cannot be used is said in the log and in `/readyz`, and the version before it stays. A call never waits for any of
 this: a new version is made ready on a thread, and then one attribute is assigned.
 """
@@ -12,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
@@ -44,7 +46,7 @@ log = structlog.get_logger()
 
 
 class LackingError(ConfigError):
-    """The file is right, but a key that it names is not there yet."""
+    """The file is right, but a key that it names is not there yet, or a pack of signatures is wrong."""
 
 
 class Append(Protocol):
@@ -75,6 +77,7 @@ class HotPolicy:
         self._makings = makings
         self._now_s = now_s
         self._file = WatchedFile(settings.source, settings.seen) if settings.source is not None else None
+        self._packs = _packs_of(settings)
         self._file_digest, self._policy_said = digest_of(settings.policy), settings.policy_said
         self._read_last = settings
         self._file_again = False
@@ -133,8 +136,9 @@ class HotPolicy:
                 await asyncio.wait_for(stopping.wait(), min(LOOK_S, every_s))
 
     def look(self, *, everything: bool = True) -> None:
-        """Look at the file, and unless told otherwise at the table and the key files; take what changed."""
-        if self._file is not None and (self._file.changed() or (everything and self._file_again)):
+        """Look at the file and its packs, unless told otherwise also at the table and the key files; take changes."""
+        changed = [one.path for one in (self._file, *self._packs) if one is not None and one.changed()]
+        if self._file is not None and (changed or (everything and self._file_again)):
             self._attempt("file", self._take_file)
         if everything:
             self._attempt("table", self._take_newest)
@@ -146,7 +150,10 @@ class HotPolicy:
         seen = self._file.take()
         if isinstance(seen, str):
             raise ConfigError((Problem(str(self._file.path), "", f"cannot be read: {seen}"),))
-        settings = self._read_last = read_again(self._read_last)
+        for pack in self._packs:
+            pack.take()
+        settings = self._read_last = self._read_file(self._file.path)
+        self._packs = _packs_of(settings)
         digest = digest_of(settings.policy)
         if digest != self._file_digest:
             self._refuse_half_a_file(settings)
@@ -159,6 +166,15 @@ class HotPolicy:
             for warning in settings.warnings:
                 log.warning("policy.warning", reason=str(warning))
         self._note_server(settings)
+
+    def _read_file(self, path: Path) -> Settings:
+        """What it says now, with the packs that it names. Raises ConfigError."""
+        try:
+            return read_again(self._read_last)
+        except ConfigError as error:
+            if any(problem.where.startswith(f"{path}:") or not problem.where for problem in error.problems):
+                raise
+            raise LackingError(error.problems) from error  # a pack, or the environment: it may be mended there
 
     def _open(self, settings: Settings) -> Opened:
         try:
@@ -309,3 +325,8 @@ class HotPolicy:
         self._makings.meter.rejected(source)
         for reason in reasons:
             log.warning("policy.rejected", source=source, reason=reason)
+
+
+def _packs_of(settings: Settings) -> tuple[WatchedFile, ...]:
+    """The files of signatures that the policy was read from."""
+    return tuple(WatchedFile(path, seen) for path, seen in settings.packs.items())

@@ -11,8 +11,9 @@ from conclave.gateway.policy.solve_cli import solve
 from conclave.gateway.policy.trial_cli import shadow, split
 from conclave.router.cascade_cli import calibrate_cascade
 from conclave.router.cli import router as room
+from conclave.router.gate_cli import gate
 
-COMMANDS: Final = (explain, replay, shadow, split, outcomes, solve, calibrate_cascade)
+COMMANDS: Final = (explain, replay, shadow, split, outcomes, solve, calibrate_cascade, gate)
 router: Final = click.Group(
     "router",
     {**room.commands, **{command.name or "": command for command in COMMANDS}},

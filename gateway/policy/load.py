@@ -219,6 +219,12 @@ def _rows(policy: Any) -> Iterator[tuple[Loc, list[Any]]]:
     rows.append((("default",), policy.get("default") if isinstance(policy, dict) else None))
     tenants = _mapping(policy, "tenants")
     rows += [(("tenants", name, "experts"), _mapping(tenants, name).get("experts")) for name in tenants]
+    above: list[tuple[Loc, Any]] = [((), policy), *((("tenants", name), _mapping(tenants, name)) for name in tenants)]
+    for loc, part in above:
+        bands = _mapping(part, "standing")
+        rows += [((*loc, "standing", band, "experts"), _mapping(bands, band).get("experts")) for band in bands]
+    scopes = _mapping(policy, "scopes")
+    rows += [(("scopes", name, "experts"), _mapping(scopes, name).get("experts")) for name in scopes]
     routing = _mapping(policy, "routing")
     rows += [(("routing", "pins", category), [name]) for category, name in _mapping(routing, "pins").items()]
     rows += [(("routing", "bans", name), [name]) for name in _mapping(routing, "bans")]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 from pydantic import Field, StringConstraints
 
+from conclave.gateway.policy.classifier import ClassifierSettings, opened
 from conclave.gateway.policy.part import CategoryName, Part
 from conclave.gateway.policy.source import Loc, Problem, dotted
 
@@ -47,13 +48,18 @@ def examples_of(own: Mapping[str, OwnCategory]) -> dict[str, Sequence[str]]:
     return {name: category.examples for name, category in own.items()}
 
 
-def untaught(own: Mapping[str, OwnCategory], where: "Where") -> Iterator[Problem]:
+def untaught(
+    own: Mapping[str, OwnCategory], where: "Where", classifier: ClassifierSettings | None = None
+) -> Iterator[Problem]:
     """Categories that cannot be learned from their examples, or that have a shipped one's name."""
     if not own:
         return
-    from conclave.router.classify import Router  # noqa: PLC0415  numpy and the weights, for policies that need them
-
-    router = Router.load()
+    classifier = classifier or ClassifierSettings()
+    try:
+        router = opened(classifier)
+    except (OSError, ValueError) as error:
+        yield Problem(where(("server", "classifier")), "server.classifier", str(error))
+        return
     for name, category in own.items():
         loc: Loc = ("policy", "routing", "own_categories", name)
         try:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from threading import Lock
 from typing import Any, Final
 
 from conclave.gateway.call import ModelRequest
@@ -42,6 +43,7 @@ class Conversations:
         self._most, self._most_texts, self._keep_s, self._now_s = most, most_texts, keep_s, now_s
         self._answered: OrderedDict[bytes, tuple[str, float]] = OrderedDict()  # expert, and when; the oldest first
         self._classified: OrderedDict[bytes, Classification] = OrderedDict()
+        self._turn = Lock()  # of its two steps: a slow classifier runs in threads
 
     def of(self, tenant: str, request: ModelRequest, segments: Sequence[Segment]) -> "Thread":
         """Where a call stands in its conversation."""
@@ -72,13 +74,15 @@ class Conversations:
         return expert if self._now_s() - since_s <= self._keep_s else None
 
     def _classify(self, key: bytes, text: str, classify: Classify) -> Classification:
-        found = self._classified.get(key)
-        if found is None:
-            found = self._classified[key] = classify(text)
+        with self._turn:
+            if (found := self._classified.get(key)) is not None:
+                self._classified.move_to_end(key)
+                return found
+        found = classify(text)
+        with self._turn:
+            self._classified[key] = found
             if len(self._classified) > self._most_texts:
                 self._classified.popitem(last=False)
-        else:
-            self._classified.move_to_end(key)
         return found
 
     def _digest(self, *parts: str | bytes) -> bytes:

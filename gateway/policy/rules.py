@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from conclave.gateway import prompt
+from conclave.gateway.access.scope import NO_MASKS
 from conclave.gateway.call import ACCEPTED, ModelRequest
 from conclave.gateway.errors import (
     Forbidden,
@@ -21,14 +22,25 @@ from conclave.gateway.errors import (
     Unsupported,
     UpstreamRejected,
 )
-from conclave.gateway.policy.arms import Arms, conversation_of
+from conclave.gateway.experts.enough import Enough
+from conclave.gateway.guard import UNGUARDED, Guard, Guarding, NoGuard
+from conclave.gateway.policy.answers import OPEN as UNLOOKED
+from conclave.gateway.policy.arms import EXTENSION, Arms, conversation_of
 from conclave.gateway.policy.asked import Asked
+from conclave.gateway.policy.capped import NO_CAPS, RequestCaps
+from conclave.gateway.policy.confirming import confirming
 from conclave.gateway.policy.document import Limits, StageMode
+from conclave.gateway.policy.envelope import UNSEALED, Seals
 from conclave.gateway.policy.expecting import Expects
 from conclave.gateway.policy.load import MANY, meant
 from conclave.gateway.policy.part import VIRTUAL_MODELS
+from conclave.gateway.policy.parts import PartSettings
+from conclave.gateway.policy.posture import ALL_OPEN, Postures
+from conclave.gateway.policy.reading import Parts
 from conclave.gateway.policy.remembered import NO_THREAD, Thread
+from conclave.gateway.policy.scopes import NO_PERMISSIONS, Permissions
 from conclave.gateway.policy.screening import OPEN, Screen
+from conclave.gateway.policy.tools import UNGATED, ToolGate
 from conclave.gateway.trace import NO_HEADERS
 from conclave.router import api as router
 from conclave.router.choose import NOTHING, Order, Table
@@ -36,19 +48,26 @@ from conclave.router.conversation import IN_LOOP, STAYS, Rule, classify_turns, s
 from conclave.router.gates.cascade import ALTERNATIVES, Cascade, Heard, staged
 from conclave.safety.api import Origin, Segment
 from conclave.safety.boundary.caps import BoundaryError, Caps, check_shape
-from conclave.safety.boundary.segments import read_inputs, read_messages
+from conclave.safety.boundary.fence import NO_FENCES, Fences
+from conclave.safety.boundary.segments import declared, read_inputs, read_messages
+from conclave.safety.output.api import Restorer
+from conclave.safety.output.repetition import AnswerLimits
+from conclave.safety.toolcalls.confirm import Confirmed
 
 if TYPE_CHECKING:
-    from conclave.gateway.access.scope import Scope
+    from conclave.gateway.access.scope import Grant, Scope
+    from conclave.gateway.experts.api import Upstream
 
 INPUTS: Final[Mapping[str, str]] = {"completions": "prompt", "embeddings": "input", "moderations": "input"}
 PART_NEEDS: Final[Mapping[str, str]] = {"image_url": "images", "input_audio": "audio", "file": "files"}
+ORIGINS: Final = f"{EXTENSION}.origins"
 ALONE: Final = frozenset({"embeddings", "moderations"})  # operations that no chat can stand in for
 BEYOND_CHAT: Final = "a chat has no suffix, echo, best_of and logprobs of that kind, and takes one prompt, as a text"
 AUTO: Final = "auto"
 PIN: Final = "pin"  # the reason of a row that the policy pins to an expert: nothing moves it
 SHORT_TOKENS: Final = 128  # an answer up to this long is asked for several times
 ONE_RULE: Final = Rule()
+USUAL_PARTS: Final = Parts(PartSettings(), text_chars=1_000_000)
 ERROR_CHARS: Final = 300  # of an expert's own words in ours
 KEY_LIKE: Final = re.compile(
     r"(?i)\b(?:[a-z]{2,4}[-_][\w*-]{16,}|bearer\s+\S{8,})"
@@ -102,13 +121,25 @@ class Rules:
     cascade: Cascade | None = None
     talks: Rule = ONE_RULE
     screen: Screen = OPEN
+    guarding: Guarding = UNLOOKED
+    parts: Parts = USUAL_PARTS
+    postures: Postures = ALL_OPEN
+    fences: Fences = NO_FENCES
+    seals: Seals = UNSEALED
+    permissions: Permissions = NO_PERMISSIONS
+    caps: RequestCaps = NO_CAPS
+    hears: AnswerLimits | None = None
+    tools: ToolGate = UNGATED
 
     def for_conversation(self, tenant: str, request: ModelRequest, segments: Sequence[Segment]) -> "Rules":
         """These rules, or those of the arm that the conversation belongs to if the policy tests two."""
         return self if self.arms is None else self.arms.of(tenant, conversation_of(request, segments))
 
     def read(self, request: ModelRequest) -> tuple[Segment, ...]:
-        """Every text of the request with its origin; raises InvalidRequest, TooLarge, Unsupported with the place."""
+        """Every text of the request with its origin, as the caller declares it where that trusts it less.
+
+        Raises InvalidRequest, TooLarge, Unsupported with the place.
+        """
         caps = Caps(messages=self.limits.messages, text_chars=self.limits.text_chars, nesting=self.limits.nesting)
         body, field = request.body, INPUTS.get(request.operation)
         try:
@@ -118,16 +149,22 @@ class Rules:
             else:
                 reading = read_inputs(body.get(field), caps, place=field)  # bounds token ids in a way of its own
                 check_shape({key: body[key] for key in body if key != field}, nesting=caps.nesting)
+            segments = declared(reading.segments, origins_of(request), field=ORIGINS)
         except BoundaryError as error:
             kind = TooLarge if error.too_large else InvalidRequest
             raise kind(error.message, param=error.place or None) from error
         for part, place in reading.parts.items():
             self._check_part(part, place)
-        return reading.segments
+        return segments
 
     def decide(self, request: ModelRequest, segments: Sequence[Segment], scope: "Scope") -> router.Decision:
         """Which experts, in which order, and why; raises UnknownModel, Forbidden, Unsupported."""
         return self.choose(self.asked(request, segments, scope))
+
+    def classifies(self, request: ModelRequest) -> bool:
+        """Whether `asked` looks for a category, and takes as long as that takes."""
+        chosen = request.operation not in ALONE and self._model(request.model) in VIRTUAL_MODELS
+        return chosen and self.route != "off"
 
     def asked(
         self, request: ModelRequest, segments: Sequence[Segment], scope: "Scope", thread: Thread = NO_THREAD
@@ -174,16 +211,62 @@ class Rules:
         except router.NoStepLeft:
             self._give_up(outcomes, shown=shown)
 
+    def fence(self, request: ModelRequest, segments: Sequence[Segment], key: bytes) -> ModelRequest:
+        """The request with its data between markers, for every expert that is asked; `key` makes them unforgeable."""
+        return prompt.fenced(request, segments, self.fences, key=key, conversation=conversation_of(request, segments))
+
     def compose(
-        self, request: ModelRequest, step: router.Step, *, so_far: str = "", headers: Mapping[str, str] = NO_HEADERS
+        self,
+        request: ModelRequest,
+        step: router.Step,
+        *,
+        so_far: str = "",
+        headers: Mapping[str, str] = NO_HEADERS,
+        masks: Mapping[str, Sequence[int]] = NO_MASKS,
     ) -> prompt.Prompt:
-        """What the step's expert is sent; `so_far` is what the client has seen of an answer that broke off."""
+        """What the step's expert is sent; `so_far` is what the client has seen of an answer that broke off.
+
+        `masks` are the only inner experts that a local model may use, by its name: those of the call's scope.
+        """
         can = self.experts[step.expert].capabilities
         as_chat = request.operation == "completions" and "completions" not in can
         beside = self._wishes(request, can) if step.on_trial else prompt.NOTHING
+        request = self.caps.with_limit(request, step.expert, as_chat=as_chat)
         return prompt.compose(
-            request, so_far=so_far, prefills="prefill" in can, as_chat=as_chat, beside=beside, headers=headers
+            request,
+            so_far=so_far,
+            prefills="prefill" in can,
+            as_chat=as_chat,
+            beside=beside,
+            headers=headers,
+            expert_mask=masks.get(step.expert),
         )
+
+    def guard(
+        self,
+        request: ModelRequest,
+        segments: Sequence[Segment],
+        *,
+        incident: str,
+        confirmed: Confirmed | None = None,
+        restorer: Callable[[], Restorer] | None = None,
+    ) -> Guard | NoGuard:
+        """What an answer goes through; `confirmed` tool calls pass, `restorer` puts the caller's values back."""
+        if request.operation in ALONE:
+            return UNGUARDED
+        private = [segment.text for segment in segments if segment.origin in {Origin.SYSTEM, Origin.DEVELOPER}]
+        return self.guarding.guard(
+            private,
+            incident=incident,
+            stream=request.stream,
+            authorise=self.tools.authorise(request, segments, confirmed),
+            confirm=confirming(confirmed, incident=incident) if confirmed is not None else None,
+            restorer=restorer,
+        )
+
+    def enough_of(self, upstream: "Upstream", request: ModelRequest) -> "Upstream":
+        """The upstream, cut where a stream says the same without an end, or more than the policy wants to hear."""
+        return Enough(upstream, self.hears) if request.stream and self.hears is not None else upstream
 
     def judge(self, step: router.Step, heard: Heard | None) -> router.Outcome:
         """How a step ended whose answer is whole: only one on trial may be not good enough."""
@@ -205,9 +288,14 @@ class Rules:
             wishes["n"] = gate.samples
         return wishes
 
+    def granted(self, grant: "Grant", request: ModelRequest) -> "Grant":
+        """What of its grant this request may use, by its scope and its tools; raises Forbidden. Never more."""
+        scope = self.permissions.granted(grant.scope, request.body)
+        return grant if scope is grant.scope else replace(grant, scope=scope)
+
     def models(self, scope: "Scope") -> list[str]:
         """What a caller may put into `model`: the virtual models, the aliases, and the experts in reach."""
-        return self._models(scope.reaches)
+        return self._models(self.permissions.listed(scope).reaches)
 
     def _models(self, reaches: Reaches) -> list[str]:
         reach = [name for name in self.experts if self._reaches(name, reaches)]
@@ -358,6 +446,12 @@ class Rules:
         raise NoExpertLeft(
             f"no expert could answer ({len(outcomes)} asked); the last one said: {words}", retry_after_s=soonest_s
         )
+
+
+def origins_of(request: ModelRequest) -> object:
+    """What the caller declares its own texts to be."""
+    own = request.body.get(EXTENSION)
+    return own.get("origins") if isinstance(own, dict) else None
 
 
 def _steps(order: Order) -> tuple[router.Step, ...]:

@@ -15,6 +15,7 @@ import click
 import msgspec
 
 if TYPE_CHECKING:
+    from conclave.gateway.policy.classifier import ClassifierSettings
     from conclave.gateway.policy.document import PolicyDocument
     from conclave.gateway.policy.routing import Routing
     from conclave.gateway.policy.unsure import Proposal
@@ -108,7 +109,8 @@ def solve(  # noqa: PLR0913  its options
     from conclave.gateway.policy.cli import loaded  # noqa: PLC0415  commands load what they need
     from conclave.router.budget import Infeasible  # noqa: PLC0415
 
-    document = loaded(config).policy
+    settings = loaded(config)
+    document = settings.policy
     routing: dict[str, object] = {"budget": document.routing.budget.model_copy(update=dict(limits))}
     if worth_usd is not None:
         routing["answer_worth_usd"] = worth_usd
@@ -119,7 +121,7 @@ def solve(  # noqa: PLR0913  its options
         raise click.ClickException("the policy has no routing.scores; `conclave router fit` makes them: give --scores")
     try:
         with solver_silenced():
-            answer = answered(document, frontier, outcomes)
+            answer = answered(document, frontier, outcomes, classifier=settings.server.classifier)
     except (Infeasible, TooLittle) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
@@ -128,7 +130,12 @@ def solve(  # noqa: PLR0913  its options
         click.echo(rows_as_yaml(answer.table) if as_yaml else "\n".join(in_words(answer)))
 
 
-def answered(document: "PolicyDocument", frontier: str | None = None, outcomes: Sequence[Path] = ()) -> Answer:
+def answered(
+    document: "PolicyDocument",
+    frontier: str | None = None,
+    outcomes: Sequence[Path] = (),
+    classifier: "ClassifierSettings | None" = None,
+) -> Answer:
     """The document's table with all that is known of it. Raises Infeasible, TooLittle."""
     from conclave.gateway.policy.table import table_of, wanted_of  # noqa: PLC0415  scipy
     from conclave.router import mapping  # noqa: PLC0415
@@ -137,21 +144,27 @@ def answered(document: "PolicyDocument", frontier: str | None = None, outcomes: 
     solved = mapping.solve(problem)
     measure = next(iter(problem.limits), "usd_per_call") if frontier == FIRST_LIMIT else frontier or ""
     points = mapping.frontier(problem, measure) if measure else ()
-    proposal = _proposal(document, problem, solved, outcomes) if outcomes else None
+    proposal = _proposal(document, problem, solved, outcomes, classifier) if outcomes else None
     gain = mapping.gain_of(problem, solved)
     return Answer(problem, solved, gain, table_of(document), points, measure, proposal)
 
 
-def _proposal(document: "PolicyDocument", problem: "Problem", solved: "Solved", outcomes: Sequence[Path]) -> "Proposal":
+def _proposal(
+    document: "PolicyDocument",
+    problem: "Problem",
+    solved: "Solved",
+    outcomes: Sequence[Path],
+    classifier: "ClassifierSettings | None",
+) -> "Proposal":
+    from conclave.gateway.policy.classifier import ClassifierSettings, opened  # noqa: PLC0415  as above
     from conclave.gateway.policy.own import examples_of  # noqa: PLC0415  as above
     from conclave.gateway.policy.unsure import proposed  # noqa: PLC0415
-    from conclave.router.classify import Router  # noqa: PLC0415
     from conclave.router.outcomes import read_outcomes  # noqa: PLC0415
 
-    router = Router.load()
     own = document.routing.own_categories
-    classify = router.taught(examples_of(own)).classify if own else router.classify
     try:
+        router = opened(classifier or ClassifierSettings())
+        classify = router.taught(examples_of(own)).classify if own else router.classify
         return proposed(problem, dict(solved.table), read_outcomes(outcomes), classify)
     except (OSError, ValueError) as error:
         raise TooLittle(str(error)) from error

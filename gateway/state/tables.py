@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
 
-REVISION: Final = "0004"  # the newest migration; a test compares it with the folder
+REVISION: Final = "0005"  # the newest migration; a test compares it with the folder
 
 metadata: Final = MetaData(
     naming_convention={
@@ -30,6 +30,7 @@ api_keys: Final = Table(
     Column("expires_at_s", BigInteger),
     Column("revoked_at_s", BigInteger),
     Column("successor", String(32)),  # the key that took its place when it was rotated
+    Column("scopes", Text),  # a JSON list of the policy's scopes; NULL: bound to none
 )
 
 changes: Final = Table(  # a number that grows with each change of a topic: cheap to poll, needs no clock

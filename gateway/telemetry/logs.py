@@ -5,8 +5,10 @@ what was being worked on. uvicorn, alembic and whatever else uses `logging` come
 """
 
 import logging
+import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TextIO
@@ -17,6 +19,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 NOISY: Final = ("uvicorn.error", "alembic", "asyncio")  # what they say below a warning is of no use to an operator
 MAX_FRAMES: Final = 20
+STDOUT: Final = 1  # the process's own, whatever `sys.stdout` is
+STDERR: Final = 2
 
 
 def configure(*, level: str = "info", format: str = "json", stream: TextIO | None = None) -> None:
@@ -47,6 +51,23 @@ def configure(*, level: str = "info", format: str = "json", stream: TextIO | Non
     root.setLevel(number)
     for name in NOISY:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+@contextmanager
+def own_stdout() -> Iterator[TextIO]:
+    """Standard output for the log alone, while the block runs: what else is written to it goes to stderr.
+
+    A library may print past all its options (HiGHS's C code does, now and then), and the log is one JSON object a line.
+    """
+    sys.stdout.flush()
+    kept = os.dup(STDOUT)
+    os.dup2(STDERR, STDOUT)
+    stream = os.fdopen(kept, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    try:
+        yield stream
+    finally:
+        stream.flush()
+        os.dup2(kept, STDOUT)  # `kept` stays open: a thread that ends late may have something to say
 
 
 def bind_request(request_id: str) -> None:

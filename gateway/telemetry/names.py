@@ -104,6 +104,10 @@ ARM: Final = "conclave.route.arm"
 CHECK: Final = "conclave.safety.check"
 FINDING_KIND: Final = "conclave.safety.kind"
 FOLLOWED: Final = "conclave.safety.followed"
+BAND: Final = "conclave.safety.band"
+DID: Final = "conclave.safety.ooda.did"
+DEED: Final = "conclave.safety.ooda.deed"
+ATTACK: Final = "conclave.safety.ooda.attack"
 RATING: Final = "conclave.feedback.rating"
 ESCALATED: Final = "conclave.route.escalated"
 KIND: Final = "conclave.audit.kind"
@@ -242,6 +246,20 @@ FINDINGS: Final = Metric(
 CHECK_DURATION: Final = Metric(
     "conclave.safety.check.duration", "histogram", "s", (CHECK,), "Time of a check over one call.", CHECK_SECONDS
 )
+STANDING: Final = Metric(
+    "conclave.safety.standing",
+    "counter",
+    "{call}",
+    (BAND, FOLLOWED),
+    "Calls by the band that their key or conversation stood in: `acted` if the band counted, else `observed`.",
+)
+OODA: Final = Metric(
+    "conclave.safety.ooda.steps",
+    "counter",
+    "{step}",
+    (DID, DEED, ATTACK),
+    "What the OODA loop did, or in observe mode would have done.",
+)
 CHECK_FAILURES: Final = Metric("conclave.safety.check.failures", "counter", "{call}", (CHECK,), "Checks that failed.")
 
 OURS: Final = (
@@ -260,6 +278,8 @@ OURS: Final = (
     FINDINGS,
     CHECK_DURATION,
     CHECK_FAILURES,
+    STANDING,
+    OODA,
 )
 NEWEST: Final = (INFERENCE, FIRST_CHUNK, PER_CHUNK, INPUT, OUTPUT, CACHED, REASONING)
 OLDER: Final = (OLD_DURATION, OLD_FIRST_CHUNK, OLD_PER_CHUNK, OLD_TOKENS)

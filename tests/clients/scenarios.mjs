@@ -105,7 +105,8 @@ const scenarios = {
     messages.push({ role: 'assistant', content: null, tool_calls: [made] });
     messages.push({ role: 'tool', tool_call_id: call.id, content: '21 degrees' });
     const answer = await collect(await at.chat.completions.create({ model: 'tools', messages, tools: WEATHER, stream: true }));
-    return { ...call, arguments: JSON.parse(call.arguments), finish_reason: finish, answer: text(answer) };
+    const heard = text(answer).split('\n')[1]; // the expert says again what it got: the result, between markers
+    return { ...call, arguments: JSON.parse(call.arguments), finish_reason: finish, heard };
   },
 
   async json_schema() {

@@ -86,7 +86,8 @@ def tools_in_streams() -> Facts:
     messages += [{"role": "tool", "tool_call_id": call["id"], "content": "21 degrees"}]
     answer = at.chat.completions.create(model="tools", messages=messages, tools=WEATHER, stream=True)
     said = "".join(chunk.choices[0].delta.content or "" for chunk in answer if chunk.choices)
-    return {**call, "arguments": json.loads(call["arguments"]), "finish_reason": finish, "answer": said}
+    heard = said.splitlines()[1]  # the expert says again what it got: the result, between markers
+    return {**call, "arguments": json.loads(call["arguments"]), "finish_reason": finish, "heard": heard}
 
 
 def json_schema() -> Facts:

@@ -48,7 +48,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "name": "weather",
         "arguments": {"city": "Paris"},
         "finish_reason": "tool_calls",
-        "answer": "echo: 21 degrees",
+        "heard": "21 degrees",
     },
     "json_schema": {"parsed": {"degrees": 21}},
     "several_choices": {"contents": ["echo: hello"] * 2, "tokens": ["echo"], "top_k": 7},

@@ -1,7 +1,8 @@
 """What `schemathesis` is told of the gateway: loaded by its process, not by pytest (see test_openapi_fuzzed.py).
 
 A model's name that could be one is replaced by that of an expert who answers everything: else each call would end with
-404. `1.0` becomes `1`: to JSON Schema both are integers, to the gateway only the second. Beside the document, some
+404. Origins that could be declared are left out: no schema can say where this request has texts. `1.0` becomes `1`: to
+JSON Schema both are integers, to the gateway only the second. Beside the document, some
 things hold for every answer: it has a request id, an error has OpenAI's envelope, a stream's events are JSON.
 """
 
@@ -11,6 +12,8 @@ from typing import Any
 import schemathesis
 from schemathesis import Case, CheckContext, HookContext, Response
 
+from conclave.safety.boundary.segments import DECLARABLE, MOST_DECLARED
+
 EXPERT = "every"
 LONGEST = 256
 KEYS = {"message", "type", "param", "code"}
@@ -19,7 +22,7 @@ OURS = {500, 503}  # what no request may cause; 502 and 504 are words about an e
 
 @schemathesis.hook
 def map_body(context: HookContext, body: Any) -> Any:
-    body = whole(body)
+    body = _unbound(_placed(whole(body)))
     if isinstance(body, dict) and isinstance(name := body.get("model"), str) and 0 < len(name) <= LONGEST:
         return {**body, "model": EXPERT}
     return body
@@ -29,6 +32,27 @@ def map_body(context: HookContext, body: Any) -> Any:
 def filter_case(context: HookContext, case: Case) -> bool:
     """Not the tags that are lost on the way to the header: an empty one says nothing, and nothing is wrong with it."""
     return (case.headers or {}).get("x-conclave-tags") != ""
+
+
+def _unbound(body: Any) -> Any:
+    """The body without a scope that could be one: this gateway's policy knows none."""
+    own = body.get("conclave") if isinstance(body, dict) else None
+    if isinstance(own, dict) and isinstance(own.get("scope"), str) and own["scope"]:
+        return {**body, "conclave": {key: value for key, value in own.items() if key != "scope"}}
+    return body
+
+
+def _placed(body: Any) -> Any:
+    """The body without origins that are nothing but misplaced."""
+    own = body.get("conclave") if isinstance(body, dict) else None
+    origins = own.get("origins") if isinstance(own, dict) else None
+    if (
+        isinstance(origins, dict)
+        and len(origins) <= MOST_DECLARED
+        and set(map(str, origins.values())) <= set(DECLARABLE)
+    ):
+        return {**body, "conclave": {**own, "origins": None}}
+    return body
 
 
 def whole(value: Any) -> Any:

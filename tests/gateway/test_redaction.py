@@ -56,3 +56,9 @@ def test_several_places_change_at_once() -> None:
     changed = replaced(BODY, {"messages[0].content": "A", "messages[3].content": "B"})
     assert (changed["messages"][0]["content"], changed["messages"][3]["content"]) == ("A", "B")
     assert changed["messages"][1] is BODY["messages"][1]
+
+
+def test_what_was_read_out_of_a_file_takes_its_place_and_an_image_stays() -> None:
+    changed = replaced(BODY, {"messages[4].content[0].inside": "cut", "messages[1].content[1].inside": "cut"})
+    assert changed["messages"][4]["content"] == [{"type": "text", "text": "cut"}]
+    assert changed["messages"][1] == BODY["messages"][1]

@@ -307,6 +307,24 @@ async def test_a_trial_that_takes_too_long_has_failed_and_the_strong_expert_answ
     assert [attempt["failure"] for attempt in house.row["attempts"]] == ["late", None]
 
 
+async def test_an_expert_that_is_late_on_each_trial_is_not_asked_for_a_while() -> None:
+    """Its breaker opens: the callers after that need not wait `trial_s` for nothing."""
+    clock = FakeClock()
+    weak = Sure("weak", "five", first_s=40, now_s=clock.now_s, sleep=clock.sleep)
+    house = House(weak, Sure("strong", "four", now_s=clock.now_s), now_s=clock.now_s, trial_s=5)
+    failures = []
+    for _ in range(6):
+        task = asyncio.ensure_future(house.run(request()))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        if not task.done():
+            clock.advance(40)
+        assert text(await asyncio.wait_for(task, 5)) == "four"
+        failures.append(house.row["attempts"][0]["failure"])
+        house.records.clear()
+    assert failures == ["late"] * 5 + ["breaker_open"]
+
+
 async def test_when_time_is_up_for_the_strong_expert_the_unsure_answer_is_shown() -> None:
     clock = FakeClock()
     strong = FakeExpert("strong", first_s=61, now_s=clock.now_s, sleep=clock.sleep)
@@ -413,6 +431,17 @@ async def test_an_answer_without_evidence_is_treated_as_the_policy_says(policy: 
     house = House(FakeExpert("weak", answer="five"), Sure("strong", "four"), without_evidence=policy)
     assert text(await house.run(request())) == said
     assert house.row["attempts"][0]["trial"]["confidence"] is None
+
+
+@pytest.mark.parametrize("policy", ["accept", "escalate"])
+@pytest.mark.parametrize("answer", ["", "  \n"], ids=["empty", "blank"])
+@BOTH
+async def test_an_answer_that_says_nothing_is_never_good_enough(stream: bool, answer: str, policy: str) -> None:
+    weak = FakeExpert("weak", pieces=(answer,))
+    house = House(weak, Sure("strong", "four"), without_evidence=policy)
+    assert text(await house.run(request(stream=stream))) == "four"
+    trial = house.row["attempts"][0]["trial"]
+    assert (trial["unsure"], trial["confidence"]) == (True, None)
 
 
 @BOTH

@@ -209,6 +209,31 @@ def test_nothing_at_all_is_no_answer_on_trial_either() -> None:
     assert failed.value.kind == "cut"
 
 
+@pytest.mark.parametrize(
+    ("said", "silent"),
+    [
+        ({"content": ""}, True),
+        ({"content": " \n"}, True),
+        ({"content": None, "reasoning_content": "let me think"}, True),
+        ({"content": "no"}, False),
+        ({"content": None, "refusal": "I cannot"}, False),
+        ({"content": None, "tool_calls": [{"id": "call_1"}]}, False),
+        ({"content": None, "function_call": {"name": "f"}}, False),
+        ({"content": None, "audio": {"id": "a"}}, False),
+        ({"content": [{"type": "text", "text": "x"}]}, False),
+    ],
+    ids=["empty", "blank", "thought", "word", "refusal", "tool", "function", "audio", "parts"],
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_an_answer_is_silent_that_says_nothing_and_calls_nobody(
+    said: dict[str, Any], silent: bool, stream: bool
+) -> None:
+    choice = {"index": 0, "delta" if stream else "message": {"role": "assistant", **said}, "finish_reason": "stop"}
+    trial = Trial()
+    trial.take(Chunk(json.dumps({"choices": [choice]}).encode()))
+    assert trial.heard.silent is silent
+
+
 def test_an_attempt_on_trial_that_did_not_say_what_it_used_is_estimated() -> None:
     shown = reply()
     shown.begin(on_trial=True)

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
-CI_EXTRAS = {"dev", "otlp", "postgres", "train", "moe"}
+CI_EXTRAS = {"dev", "ingest", "otlp", "postgres", "train", "moe"}
 PINS = {
     canonicalize_name(line.split("==")[0]): line.split("==")[1]
     for line in (ROOT / "constraints.txt").read_text().splitlines()

@@ -1,8 +1,10 @@
 """The endpoint alone: a scripted pipeline behind it, a scripted ASGI client before it."""
 
 import asyncio
+import gc
 import json
 import time
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from conclave.gateway.access.scope import Grant, Scope
 from conclave.gateway.api.chat import parse
-from conclave.gateway.api.respond import SLOW_READER_S, Respond
+from conclave.gateway.api.respond import SLOW_READER_S, WATCH_AFTER_S, Respond
 from conclave.gateway.call import END, SILENCE, Call, Chunk
 from conclave.gateway.errors import DeadlineExceeded, Forbidden
 
@@ -206,3 +208,38 @@ async def test_a_call_that_is_cut_by_a_stop_says_so() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert said in wire.body
+
+
+@pytest.mark.parametrize("fate", ["answered at once", "watched", "refused"])
+async def test_a_call_that_is_over_is_freed_at_once_and_not_by_the_garbage_collector(fate: str) -> None:
+    seen: list[weakref.ref[Any]] = []
+
+    async def script(call: Call) -> AsyncGenerator[Chunk, None]:
+        seen.append(weakref.ref(call.source))
+        if fate == "watched":
+            await asyncio.sleep(1.5 * WATCH_AFTER_S)
+        if fate == "refused":
+            try:
+                raise Forbidden("no")
+            except Forbidden as error:
+                call.end(0.0, error)
+                raise
+        yield Chunk(b"{}")
+        yield END
+
+    class Forgetful(Scripted):
+        async def answer(self, call: Call) -> AsyncGenerator[Chunk, None]:
+            call.request = parse(await call.source.read(max_bytes=self.max_bytes, timeout_s=self.timeout_s))
+            async for chunk in self.script(call):
+                yield chunk
+
+    wire = Wire(BODY)
+    gc.collect()
+    gc.disable()
+    try:
+        await wire.call(Forgetful(script))
+        await asyncio.sleep(0)  # the watching task hears that it is over
+        await asyncio.sleep(0)
+        assert seen[0]() is None
+    finally:
+        gc.enable()

@@ -273,6 +273,15 @@ async def test_a_deadline_says_nothing_about_the_deployment() -> None:
     assert bench.state == "half_open"
 
 
+async def test_time_that_the_expert_was_given_and_that_was_not_enough_is_a_failure() -> None:
+    bench = Bench(FakeExpert("a"), failures_to_open=2)
+    for state in ("closed", "open"):
+        late = bench.pool.open("e", PROMPT, deadline_s=bench.clock.now_s(), late_is_failure=True)
+        with pytest.raises(DeadlineExceeded), late as upstream:
+            await anext(upstream)
+        assert bench.state == state
+
+
 async def test_leaving_without_reading_asks_nobody() -> None:
     bench = Bench(FakeExpert("a"))
     with bench.open() as upstream:

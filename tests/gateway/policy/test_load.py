@@ -54,7 +54,7 @@ def problems(text: str) -> list[str]:
         ),
         pytest.param(
             "policy:\n  stages: {retrieval: on}",
-            "c.yaml:2: policy.stages.retrieval: unknown key; known: detect, route",
+            "c.yaml:2: policy.stages.retrieval: unknown key; known: detect, guard, route",
             id="no-such-stage",
         ),
         pytest.param(

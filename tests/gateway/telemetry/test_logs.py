@@ -1,5 +1,7 @@
 import io
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -86,3 +88,24 @@ def test_for_a_person_there_is_text() -> None:
     structlog.get_logger().info("route.chosen", expert="code")
     assert "route.chosen" in stream.getvalue()
     assert not stream.getvalue().startswith("{")
+
+
+def test_standard_output_is_the_logs_alone() -> None:
+    """What C code and `print` write there goes to stderr while the gateway runs, and is where it was afterwards."""
+    program = """
+import os
+from conclave.gateway.telemetry.logs import configure, own_stdout
+import structlog
+with own_stdout() as stream:
+    configure(stream=stream)
+    structlog.get_logger().info("begun", name="\u00e9")
+    os.write(1, b"HighsMipSolverData::stray\\n")
+    print("printed", flush=True)
+print("after", flush=True)
+structlog.get_logger().info("late")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    logged, after, late = done.stdout.splitlines()
+    assert msgspec.json.decode(logged)["event"] == "begun"
+    assert (after, msgspec.json.decode(late)["event"]) == ("after", "late")
+    assert done.stderr.splitlines() == ["HighsMipSolverData::stray", "printed"]

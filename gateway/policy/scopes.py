@@ -1,0 +1,185 @@
+"""The policy's `scopes`: what a key bound to one may reach, and what of it a single request then may.
+
+A scope's name is `cluster.right`: the cluster is the policy's own word, the right is `read` (no tools) or `synth` (the
+tools that are listed). Several scopes of a key are several permissions, never one that mixes them: a request is allowed
+if one of them allows all of it. Decided from the request alone, before anyone is asked; nothing later widens it. A name
+that the policy does not know allows nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from conclave.gateway.access.scope import NO_MASKS, Scope
+from conclave.gateway.errors import Forbidden, InvalidRequest
+from conclave.gateway.policy.part import ExpertName, Part, Row
+
+SCOPE: Final = r"^[a-z][a-z0-9_-]{0,47}\.(read|synth)$"
+EXTENSION: Final = "conclave"
+TOOL: Final = r"^[A-Za-z0-9_.:/-]{1,128}$"
+NARROWS: Final = f"{EXTENSION}.scope"  # the field of a request that says which scope it wants
+SHOWN_CHARS: Final = 64  # of a tool's name, in our answer
+NAMELESS: Final = "?"  # a tool whose name is nowhere to be found: no list has it
+GIVES_TOOLS: Final = {  # fields beside `tools` by which providers give an expert one, and what it is called here
+    "web_search_options": "web_search",
+    "mcp_servers": "mcp_servers",
+    "plugins": "plugins",
+    "builtin_tools": "builtin_tools",
+    "search_parameters": "web_search",
+}
+
+ScopeName = Annotated[str, StringConstraints(pattern=SCOPE)]
+ToolName = Annotated[str, StringConstraints(pattern=TOOL)]
+Inner = Annotated[int, Field(ge=0, le=65_535, strict=True)]
+
+
+class ScopeSettings(Part):
+    """What one scope allows."""
+
+    experts: Row | None = Field(default=None, description="The only experts that may be asked; null: all.")
+    tools: tuple[ToolName, ...] | None = Field(
+        default=None,
+        description="The only tools that a request may offer; null: all, and none for the right `read`.",
+    )
+    expert_masks: dict[ExpertName, Annotated[tuple[Inner, ...], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="Of a local mixture-of-experts model (`conclave moe serve`) the only inner experts that work.",
+    )
+
+
+def _read_has_no_tools(scopes: dict[str, ScopeSettings]) -> dict[str, ScopeSettings]:
+    for name, scope in scopes.items():
+        if name.endswith(".read") and scope.tools:
+            raise ValueError(f"{name}: the right read has no tools; name it {name.removesuffix('.read')}.synth")
+        outside = sorted(set(scope.expert_masks) - set(scope.experts or scope.expert_masks))
+        if outside:
+            raise ValueError(f"{name}: expert_masks names {outside[0]!r}, which is not among the scope's experts")
+    return scopes
+
+
+Scopes = Annotated[dict[ScopeName, ScopeSettings], Field(max_length=256), AfterValidator(_read_has_no_tools)]
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """One scope: these experts, while the request offers only these tools. None: all."""
+
+    name: str
+    experts: frozenset[str] | None
+    tools: frozenset[str] | None
+    masks: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: NO_MASKS)
+
+    def allows(self, tools: frozenset[str]) -> bool:
+        return self.tools is None or tools <= self.tools
+
+    def reaches(self, expert: str) -> bool:
+        return self.experts is None or expert in self.experts
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """The scopes of a policy, compiled."""
+
+    known: Mapping[str, Permission] = field(default_factory=dict)
+
+    def granted(self, scope: Scope, body: Mapping[str, Any]) -> Scope:
+        """What of a key's scope this request may use; raises Forbidden, InvalidRequest. Never more than the key's."""
+        wanted = _wanted(body)
+        if scope.named is None and wanted is None:
+            return scope
+        chosen = self._chosen(scope, wanted)
+        tools = tools_of(body)
+        left = [one for one in chosen if one.allows(tools)]
+        if not left:
+            raise self._outside(chosen, tools)
+        return _under(left, scope)
+
+    def listed(self, scope: Scope) -> Scope:
+        """What a key could reach with some request: for lists of models."""
+        if scope.named is None:
+            return scope
+        known = [self.known[name] for name in scope.named if name in self.known]
+        return _under(known, scope) if known else replace(scope, experts=frozenset())
+
+    def _chosen(self, scope: Scope, wanted: str | None) -> Sequence[Permission]:
+        if wanted is not None and scope.named is not None and wanted not in scope.named:
+            words = f"this key has no scope {wanted[:SHOWN_CHARS]!r}; it has {', '.join(scope.named)}"
+            raise Forbidden(words, param=NARROWS, code="outside_scope")
+        names = (wanted,) if wanted is not None else scope.named or ()
+        chosen = [self.known[name] for name in names if name in self.known]
+        if not chosen:
+            words = f"the policy knows no scope {' or '.join(name[:SHOWN_CHARS] for name in names)!r} now"
+            raise Forbidden(words, param=NARROWS if wanted is not None else None, code="outside_scope")
+        return chosen
+
+    def _outside(self, chosen: Sequence[Permission], tools: frozenset[str]) -> Forbidden:
+        """The tool that none of the scopes has, or else that no single one of them has all."""
+        names = ", ".join(one.name for one in chosen)
+        lone = sorted(tool for tool in tools if not any(one.allows(frozenset({tool})) for one in chosen))
+        if lone:
+            words = f"the tool {lone[0][:SHOWN_CHARS]!r} is outside the scope {names}"
+        else:
+            words = f"no single scope of {names} has all of these tools; offer fewer at once"
+        return Forbidden(words, param="tools", code="outside_scope")
+
+
+NO_PERMISSIONS: Final = Permissions()
+
+
+def compiled(scopes: Mapping[str, ScopeSettings]) -> Permissions:
+    """The scopes as decisions need them."""
+    return Permissions({name: _permission(name, scope) for name, scope in scopes.items()})
+
+
+def _permission(name: str, scope: ScopeSettings) -> Permission:
+    tools = frozenset(scope.tools) if scope.tools is not None else None
+    return Permission(
+        name,
+        experts=frozenset(scope.experts) if scope.experts is not None else None,
+        tools=frozenset() if name.endswith(".read") else tools,
+        masks=scope.expert_masks,
+    )
+
+
+def _under(left: Sequence[Permission], scope: Scope) -> Scope:
+    """The experts of any of these permissions, as far as the key reaches them; the first that has one masks it."""
+    lists = [one.experts for one in left]
+    any_of = None if None in lists else frozenset[str]().union(*(one for one in lists if one is not None))
+    both = [one for one in (scope.experts, any_of) if one is not None]
+    experts = frozenset.intersection(*both) if both else None
+    names = {expert for one in left for expert in one.masks}
+    first = {expert: next(one for one in left if one.reaches(expert)) for expert in names}
+    masks = {expert: one.masks[expert] for expert, one in first.items() if expert in one.masks}
+    return Scope(experts, scope.named, tuple(one.name for one in left), masks or NO_MASKS)
+
+
+def _wanted(body: Mapping[str, Any]) -> str | None:
+    own = body.get(EXTENSION)
+    wanted = own.get("scope") if isinstance(own, dict) else None
+    if wanted is None or (isinstance(wanted, str) and wanted):
+        return wanted
+    raise InvalidRequest("conclave.scope must be the name of a scope, such as code.read", param=NARROWS)
+
+
+def tools_of(body: Mapping[str, Any]) -> frozenset[str]:
+    """The names of all tools that a request offers, whatever the form; of one that says several, each."""
+    found = {name for field, name in GIVES_TOOLS.items() if body.get(field) is not None}
+    for key in ("tools", "functions"):
+        offered = body.get(key)
+        if offered is not None:
+            found |= {name for one in (offered if isinstance(offered, list) else [None]) for name in _names(one)}
+    return frozenset(found)
+
+
+def _names(tool: object) -> Iterator[str]:
+    if not isinstance(tool, dict):
+        yield NAMELESS
+        return
+    inner = [tool.get("function"), tool.get("custom"), tool]
+    said = [one.get("name") for one in inner if isinstance(one, dict) and "name" in one]
+    kind = tool.get("type", "function")
+    if kind not in ("function", "custom") or not said:
+        said.append(kind if kind not in ("function", "custom") else NAMELESS)
+    yield from (name if isinstance(name, str) else NAMELESS for name in said)
