@@ -32,9 +32,9 @@ def gate(  # noqa: PLR0913, PLR0917  one parameter an option
     """Say for each row of FILE whether to look up: one JSON line a row, on stdout; what it saves, on stderr.
 
     A row is {"id", "question"} with what is known: "best", "margin", "coverage" (what a search found), "expert_score",
-    "agreement" of "samples" (2), "confidence" (of the expert), "suspicion" (of the passages), "rarest" (the count of its
-    rarest word in the corpus). Without any of it the gate has only the text, which says little. A bad row is reported on stderr with
-    its line number; the others are decided, and the exit status is 1 at the end.
+    "agreement" of "samples" (2), "confidence" (of the expert), "suspicion" (of the passages), "rarest" (how often its
+    rarest word stands in the corpus). Without any of it the gate has only the text, which says little. A bad row is
+    reported on stderr with its line number; the others are decided, and the exit status is 1 at the end.
     """
     import msgspec  # noqa: PLC0415  commands load what they need
     from tqdm import tqdm  # noqa: PLC0415  commands load what they need

@@ -14,7 +14,6 @@ from conclave.safety.output.code.judge import Broken, judge
 from conclave.safety.output.code.languages import language_of
 
 NAME: Final = "code"
-CONFIDENCE: Final = {Severity.LOW: 0.5, Severity.MEDIUM: 0.9, Severity.HIGH: 0.97}
 
 
 class CodeCheck:
@@ -30,8 +29,10 @@ class CodeCheck:
     def inspect(self, excerpt: Excerpt) -> Sequence[Finding]:
         if not excerpt.code:
             return ()
-        language = language_of(excerpt.language, excerpt.text)
-        return [_finding(one) for one in judge(excerpt.text, language, least=self._least)]
+        text = excerpt.text
+        if not text.isascii():
+            text = text.encode("utf-8", "replace").decode()  # without lone surrogates, each place as it was
+        return [_finding(one) for one in judge(text, language_of(excerpt.language, text), least=self._least)]
 
 
 def _finding(one: Broken) -> Finding:
@@ -39,7 +40,7 @@ def _finding(one: Broken) -> Finding:
         check=NAME,
         kind=f"{NAME}.{one.rule.id}",
         severity=one.severity,
-        confidence=CONFIDENCE[one.severity],
+        confidence=1.0,
         place="",
         start=one.start,
         end=one.end,

@@ -5,6 +5,7 @@ text, but for parsing, which has a time of its own (safety/output/code/syntax.py
 """
 
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import msgspec
 from conclave.safety.api import Severity
 from conclave.safety.output.code.rules import CodeRule, CodeRules, Tests, asked_of, pattern_of, read_rules, tests_of
 from conclave.safety.output.code.shapes import SHAPES
-from conclave.safety.output.code.syntax import GRAMMARS, Called, Source
+from conclave.safety.output.code.syntax import GRAMMARS, PARSE_S, Called, Source
 from conclave.safety.output.code.values import Values
 
 if TYPE_CHECKING:
@@ -56,8 +57,6 @@ class Broken:
 
 def judge(text: str, language: str, *, least: Severity = Severity.LOW) -> Sequence[Broken]:
     """What is insecure in a block; `language` as safety/output/code/languages.py names it. Raises TimeoutError."""
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode()  # without lone surrogates, each place as it was
     found = list(book(ANY, least).by_pattern(text, ""))
     if language in GRAMMARS:
         found += book(GRAMMARS[language].rules, least).by_tree(text, language)
@@ -124,7 +123,10 @@ class Book:
         """By the syntax tree."""
         live = self.live(text)
         if live and language == "bash" and len(text) > PIECE:  # long scripts take the square of their length
+            until_s = time.thread_time() + PARSE_S
             for start, piece in _pieces(text):
+                if time.thread_time() > until_s:
+                    raise TimeoutError
                 for one in Reading(self, piece, language, live).broken():
                     yield replace(one, start=start + one.start, end=start + one.end)
         elif live:

@@ -196,7 +196,8 @@ class Source:
         """What a query finds: the first node of each capture."""
         from tree_sitter import QueryCursor  # noqa: PLC0415
 
-        found = QueryCursor(compiled(self._language, query)).matches(self._root)
+        asked = compiled(self._language, query)
+        found = QueryCursor(asked).matches(self._root) if asked is not None else []
         for _, captures in found[:MOST_MATCHES]:
             yield {name: nodes[0] for name, nodes in captures.items()}
 
@@ -246,7 +247,7 @@ class Source:
         """The lines that a node is on, without what is far."""
         first = self.bytes.rfind(b"\n", max(0, node.start_byte - BEFORE), node.start_byte) + 1
         last = self.bytes.find(b"\n", node.end_byte, node.end_byte + BEFORE)
-        last = last if last >= 0 else node.end_byte
+        last = last if last >= 0 else len(self.bytes)
         return self.bytes[max(first, node.start_byte - BEFORE) : min(last, node.start_byte + BEFORE)].decode(
             "utf-8", "replace"
         )
@@ -329,8 +330,11 @@ def grammar(language: str) -> "Language":
 
 
 @lru_cache(maxsize=512)
-def compiled(language: str, query: str) -> "Query":
-    """A query, compiled once."""
-    from tree_sitter import Query  # noqa: PLC0415
+def compiled(language: str, query: str) -> "Query | None":
+    """A query, compiled once; None where it asks for what this of the languages that share a file does not have."""
+    from tree_sitter import Query, QueryError  # noqa: PLC0415
 
-    return Query(grammar(language), query)
+    try:
+        return Query(grammar(language), query)
+    except QueryError:
+        return None
