@@ -82,15 +82,26 @@ def _message(properties: Mapping[str, Schema]) -> Schema:
 
 
 def _part(properties: Mapping[str, Schema], kinds: list[str]) -> Schema:
-    """A text has one; images, audio and files need an expert that takes them."""
-    more: Schema = {"file": {"type": "object", "properties": {"filename": TEXT_OR_NULL}}} if "file" in kinds else {}
-    texts = [
-        {"required": [key], "properties": {"type": {"const": kind}, key: TEXT}}
-        for kind, key in TEXT_PARTS.items()
+    """Each kind has its content; images, audio and files need an expert that takes them."""
+    contents = {**{kind: (key, TEXT) for kind, key in TEXT_PARTS.items()}, **_files()}
+    each = [
+        {"required": [key], "properties": {"type": {"const": kind}, key: content}}
+        for kind, (key, content) in contents.items()
         if kind in kinds
     ]
-    others: list[Schema] = [{"properties": {"type": {"enum": [kind for kind in kinds if kind not in TEXT_PARTS]}}}]
-    return {"properties": {**properties, "type": {"enum": kinds}, **more}, "anyOf": texts + others}
+    return {"properties": {**properties, "type": {"enum": kinds}}, "anyOf": each}
+
+
+def _files() -> dict[str, tuple[str, Schema]]:
+    """By the kind of a part, where its content stands and what it must have; what is in it is looked at besides."""
+    image: Schema = {"anyOf": [TEXT, {"type": "object", "required": ["url"], "properties": {"url": TEXT}}]}
+    audio: Schema = {"type": "object", "required": ["data", "format"], "properties": {"data": TEXT, "format": TEXT}}
+    file: Schema = {
+        "type": "object",
+        "properties": {"filename": TEXT_OR_NULL, "file_data": TEXT, "file_id": TEXT},
+        "anyOf": [{"required": ["file_data"]}, {"required": ["file_id"]}],
+    }
+    return {"image_url": ("image_url", image), "input_audio": ("input_audio", audio), "file": ("file", file)}
 
 
 def _extension() -> Schema:

@@ -1,7 +1,8 @@
 """What `schemathesis` is told of the gateway: loaded by its process, not by pytest (see test_openapi_fuzzed.py).
 
 A model's name that could be one is replaced by that of an expert who answers everything: else each call would end with
-404. Origins that could be declared are left out: no schema can say where this request has texts. `1.0` becomes `1`: to
+404. Origins that could be declared are left out: no schema can say where this request has texts. Images, recordings and
+files get a content that is one: no schema can say what bytes are a picture. `1.0` becomes `1`: to
 JSON Schema both are integers, to the gateway only the second. Beside the document, some
 things hold for every answer: it has a request id, an error has OpenAI's envelope, a stream's events are JSON.
 """
@@ -15,6 +16,11 @@ from schemathesis import Case, CheckContext, HookContext, Response
 from conclave.safety.boundary.segments import DECLARABLE, MOST_DECLARED
 
 EXPERT = "every"
+CONTENTS = {
+    "image_url": {"url": "https://example.com/a.png"},
+    "input_audio": {"data": "UklGRiQAAABXQVZFZm10IA==", "format": "wav"},
+    "file": {"file_id": "file-1"},
+}
 LONGEST = 256
 KEYS = {"message", "type", "param", "code"}
 OURS = {500, 503}  # what no request may cause; 502 and 504 are words about an expert
@@ -22,7 +28,7 @@ OURS = {500, 503}  # what no request may cause; 502 and 504 are words about an e
 
 @schemathesis.hook
 def map_body(context: HookContext, body: Any) -> Any:
-    body = _unbound(_placed(whole(body)))
+    body = _carrying(_unbound(_placed(whole(body))))
     if isinstance(body, dict) and isinstance(name := body.get("model"), str) and 0 < len(name) <= LONGEST:
         return {**body, "model": EXPERT}
     return body
@@ -53,6 +59,18 @@ def _placed(body: Any) -> Any:
     ):
         return {**body, "conclave": {**own, "origins": None}}
     return body
+
+
+def _carrying(value: Any) -> Any:
+    """The value with a content in each part that has one of the right shape."""
+    match value:
+        case {"type": ("image_url" | "input_audio" | "file") as kind} if isinstance(value.get(kind), dict | str):
+            return {**value, kind: CONTENTS[kind]}
+        case dict():
+            return {key: _carrying(one) for key, one in value.items()}
+        case list():
+            return [_carrying(one) for one in value]
+    return value
 
 
 def whole(value: Any) -> Any:

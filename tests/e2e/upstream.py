@@ -147,8 +147,8 @@ async def stream(writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
     writer.write(event(model, {"role": "assistant", "content": ""}))
     if model == "flood":
-        for _ in range(2000):
-            writer.write(event(model, {"content": "x" * 100_000}))
+        for first in range(0, 2000 * 12_000, 12_000):  # 200 MB, and nothing twice
+            writer.write(event(model, {"content": " ".join(map(str, range(first, first + 12_000)))}))
             await writer.drain()
     fault, _, count = model.partition(".")
     if fault in FAULTS or model == "whole":

@@ -114,7 +114,11 @@ Parse = Callable[[bytes], ModelRequest]
         ("CompletionsBody", completions.parse, {"prompt": ["a", "b"], "logprobs": 3}),
         ("EmbeddingsBody", embeddings.parse, {"input": [[1, 2], [3]], "stream": False}),
         ("ModerationsBody", moderations.parse, {"input": [{"type": "text", "text": "a"}]}),
-        ("ModerationsBody", moderations.parse, {"input": [{"type": "image_url", "file": {"filename": 1}}]}),
+        (
+            "ModerationsBody",
+            moderations.parse,
+            {"input": [{"type": "image_url", "image_url": "https://example.com/a.png", "file": {"filename": 1}}]},
+        ),
     ],
 )
 def test_what_the_schema_takes_is_taken(name: str, parse: Parse, body: dict[str, Any]) -> None:

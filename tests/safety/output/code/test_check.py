@@ -17,7 +17,7 @@ from conclave.safety.output.plan import Plan
 from conclave.safety.output.stream import judged
 
 DATA = os.environ.get("CONCLAVE_DATA")
-MOST_S = 3.0  # of the thread's own time for the worst of these texts; measured: 0.5
+MOST_S = 3.0  # of the thread's own time for the worst of these texts; bash took 2 on a busy machine
 BLOCK = Excerpt("import os\n\ndef f(host):\n    os.system('ping ' + host)\n", code=True, language="python")
 
 
