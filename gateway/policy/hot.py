@@ -21,13 +21,13 @@ import structlog
 from conclave.gateway.errors import Unavailable
 from conclave.gateway.policy import expecting
 from conclave.gateway.policy.canonical import digest_of
+from conclave.gateway.policy.choosing import Classify
 from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.load import forbidden_addresses
 from conclave.gateway.policy.meter import DIGEST_CHARS, PolicyMeter
 from conclave.gateway.policy.opening import Keys, Opened, Opener, is_lost, keys_of
 from conclave.gateway.policy.own import Teach
 from conclave.gateway.policy.published import Published, Version
-from conclave.gateway.policy.rules import Classify
 from conclave.gateway.policy.screening import MakeCheck
 from conclave.gateway.policy.source import ConfigError, Problem, dotted
 from conclave.gateway.policy.watch import LOOK_S, WatchedFile

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Select, select
 
-from conclave.gateway.policy.rules import asked_turns
+from conclave.gateway.policy.choosing import asked_turns
 from conclave.gateway.state.sql import Database
 from conclave.gateway.state.tables import audit_rows, feedback
 from conclave.safety.api import Origin, Segment

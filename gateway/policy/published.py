@@ -17,6 +17,7 @@ from conclave.gateway.policy.arms import Arms
 from conclave.gateway.policy.canonical import digest_of
 from conclave.gateway.policy.capped import RequestCaps
 from conclave.gateway.policy.cascade import compiled
+from conclave.gateway.policy.choosing import Candidate, Classify
 from conclave.gateway.policy.document import ExpertSettings, Limits, PolicyDocument, StageMode, TenantOverrides
 from conclave.gateway.policy.envelope import seals_of
 from conclave.gateway.policy.expecting import Heads
@@ -29,7 +30,7 @@ from conclave.gateway.policy.posture import Postures, postures_of
 from conclave.gateway.policy.prices import paid_for
 from conclave.gateway.policy.reading import Parts
 from conclave.gateway.policy.recorded import basis_of
-from conclave.gateway.policy.rules import Candidate, Classify, Rules
+from conclave.gateway.policy.rules import Rules
 from conclave.gateway.policy.scopes import compiled as permissions_of
 from conclave.gateway.policy.screening import OPEN, Given, MakeCheck, Screen
 from conclave.gateway.policy.screening import compiled as screen_of

@@ -17,7 +17,8 @@ from conclave.gateway.policy.asked import NO_TALK, Asked
 from conclave.router.api import Classification, Decision, Step, Talk
 
 if TYPE_CHECKING:
-    from conclave.gateway.policy.rules import Candidate, Rules
+    from conclave.gateway.policy.choosing import Candidate
+    from conclave.gateway.policy.rules import Rules
     from conclave.router.choose import Table
 
 NOT_DECIDED: Final = frozenset({"conversation", "basis"})  # keys of a row's decision that do not follow from the choice

@@ -9,10 +9,11 @@ from conclave.gateway.access.scope import Scope
 from conclave.gateway.call import ModelRequest
 from conclave.gateway.experts.pool import Pool
 from conclave.gateway.policy.asked import Asked
+from conclave.gateway.policy.choosing import asked_turns
 from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.published import Version
 from conclave.gateway.policy.remembered import Thread
-from conclave.gateway.policy.rules import Rules, asked_turns
+from conclave.gateway.policy.rules import Rules
 from conclave.router.api import Classification, Talk
 from conclave.safety.boundary.caps import Caps
 from conclave.safety.boundary.segments import read_messages
