@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, TypeA
 
 import msgspec
 
-from conclave.gateway.errors import Blocked, ConclaveError, DeadlineExceeded, ExpertFailed, Refused
+from conclave.gateway.errors import Blocked, ConclaveError, DeadlineExceeded, ExpertFailed, NoEvidence, Refused
+from conclave.gateway.evidence import NOT_SEARCHED, Evidence, Searched
 from conclave.gateway.trace import NO_HEADERS, Trace
-from conclave.router.api import Decision, Outcome, Step
+from conclave.router.api import Decision, LookUp, Outcome, Step
 from conclave.safety.api import Action, Segment
 from conclave.safety.vault import Restorer, Vault
 from conclave.safety.verdict import NOTHING, Verdict, joined
@@ -249,6 +250,9 @@ class Call:
     stood: "Stood | None" = None  # how far key and conversation were trusted, where policy counts it
     thread: "Thread | None" = None
     asked: "Asked | None" = None
+    searched: Searched = NOT_SEARCHED  # what was found for it in the library of documents
+    risk: Mapping[str, object] | None = None  # of the answer that was on trial
+    evidence: Evidence | None = None  # what of that an expert is shown; None: it was not looked up
     decision: Decision | None = None
     step: Step | None = None  # that is taken now, or was the last
     guard: "Guard | NoGuard | None" = None
@@ -319,10 +323,12 @@ class Call:
         return tuple(dict.fromkeys((*self.verdict.reasons, *said)))
 
     def heed(self, screened: "Screened") -> None:
-        """Take what the checks left of the request; raises Blocked if policy refuses it."""
+        """Take what the checks left of the request; raises Blocked if policy refuses it, or has a person decide."""
         said, self.request, self.segments = screened.verdict, screened.request, screened.segments
         self.vault = screened.vault
         self.verdict = joined(self.verdict, said)
+        if screened.waits is not None:
+            raise screened.waits
         if said.action is Action.BLOCK:
             kinds = ", ".join(said.reasons)
             place = said.acted[0].place
@@ -336,6 +342,29 @@ class Call:
             raise Blocked(words, param=said.acted[0].place, code="tool_description_changed")
 
     @property
+    def at_hand(self) -> tuple[Segment, ...]:
+        """Every text that an expert of this call may be shown: those of the request, and what may be looked up."""
+        look_up = self.decision.look_up if self.decision is not None else None
+        return self.segments + self.searched.segments if look_up is not None and look_up.possible else self.segments
+
+    def rely(self, evidence: Evidence) -> None:
+        """Take what an expert is shown of what was found; raises NoEvidence where it must have some, and has none."""
+        self.evidence = evidence
+        if self.reply is not None:
+            self.reply.cite(evidence)
+        if evidence.required and not evidence.shown:
+            raise NoEvidence(f"{self._no_evidence(evidence)}; the call is {self.id}", param="conclave.retrieval")
+
+    def _no_evidence(self, evidence: Evidence) -> str:
+        if self.searched.failure:
+            return f"this is to be answered from documents, and the search failed ({self.searched.failure})"
+        if evidence.follows == "abstain":
+            return "the documents contradict each other, and none of their sides has a majority"
+        if evidence.kept_away:
+            return "this is to be answered from documents, and none of those that were found is to be relied on"
+        return "this is to be answered from documents, and none was found that this caller may read"
+
+    @property
     def restorer(self) -> Callable[[], Restorer] | None:
         """Makes what puts the caller's own values back into one text of the answer; None if none were taken out."""
         if self.vault is None or self.request is None:
@@ -344,8 +373,13 @@ class Call:
         in_json = isinstance(kind, dict) and kind.get("type") in {"json_object", "json_schema"}
         return partial(Restorer, self.vault, in_json=in_json)
 
-    def tried(self, error: ExpertFailed | DeadlineExceeded | None = None, outcome: Outcome = ACCEPTED) -> None:
-        """Note what the last attempt used and how it went.
+    def tried(
+        self,
+        error: ExpertFailed | DeadlineExceeded | None = None,
+        outcome: Outcome = ACCEPTED,
+        risk: Mapping[str, object] | None = None,
+    ) -> None:
+        """Note what the last attempt used and how it went, and what it shows of what its expert knows.
 
         Raises a DeadlineExceeded again, unless it ended a trial alone, or an answer that was on trial is there.
         """
@@ -357,6 +391,7 @@ class Call:
         self.attempts[-1].usage = self.reply.spent(segment.text for segment in self.segments)
         self.attempts[-1].chunks = self.reply.chunks
         self.outcomes.append(outcome if error is None else failed(error))
+        self.risk = risk or self.risk
 
     def keep(self) -> None:
         """Nobody did better than the answer on trial, although it was unsure: it is the one to show."""
@@ -389,6 +424,27 @@ class Call:
             case _:
                 return "failed"
 
+    @property
+    def _tried(self) -> str | None:
+        """Who was on trial."""
+        first = self.decision.steps[0] if self.decision is not None else None
+        return first.expert if first is not None and first.on_trial else None
+
+    def _retrieval(self, look_up: LookUp) -> dict[str, Any]:
+        """What was decided about looking the call up, and what came of it."""
+        said = {"used": self.evidence is not None, "mode": look_up.mode, "reason": look_up.reason}
+        said |= {"probability": round(look_up.probability, 4), "tokens_saved": look_up.saving}
+        return said | (self.evidence.explained() if self.evidence is not None else {})
+
+    @property
+    def retrieval(self) -> str | None:
+        """What became of looking it up, in a word; None where there was nothing to look up in."""
+        if self.decision is None or self.decision.look_up is None:
+            return None
+        if self.evidence is not None:
+            return "used" if self.evidence.shown else "empty"
+        return "failed" if self.searched.failure else "skipped"
+
     def explain(self) -> dict[str, Any]:
         """The `conclave` response object: which expert served the call, and why. Never user text."""
         decision, rules = self.decision, self.rules
@@ -407,6 +463,10 @@ class Call:
                 explained["arm"] = rules.arm
         if (escalated := self.escalated) is not None:
             explained["escalated"] = escalated
+        if self.risk is not None and self.step is not None and self.step.expert == self._tried:
+            explained["hallucination_risk"] = self.risk
+        if decision is not None and (look_up := decision.look_up) is not None:
+            explained["retrieval"] = self._retrieval(look_up)
         if self.request is not None and self.request.lowered:
             explained["lowered"] = list(self.request.lowered)
         if self.attempts and self.attempts[-1].cut:

@@ -7,7 +7,8 @@
     │   ├── Unauthenticated        401  no key, an unknown, expired or revoked one
     │   ├── Forbidden              403  the key's scope does not reach that far
     │   ├── Blocked                403  a defence of the policy found something in the request or the answer
-    │   │   └── ConfirmationRequired  403  a tool call of the answer waits for a person; the error has its token
+    │   │   └── ConfirmationRequired  403  a tool call, or the request, waits for a person; the error has a token
+    │   ├── NoEvidence             422  policy wants documents for the answer, and there are none to be relied on
     │   ├── UnknownModel           404
     │   ├── UnknownCall            404  there is no such call, or it is somebody else's
     │   ├── RequestTimeout         408  the body did not arrive in time
@@ -83,7 +84,7 @@ class Blocked(Refused):
 
 
 class ConfirmationRequired(Blocked):
-    """A tool call that waits for a person: `about` says which, why, and what lets it pass when the call comes again."""
+    """A tool call, or a request, that waits for a person: `about` says why, and what lets it pass when it comes again."""
 
     code = "confirmation_required"
 
@@ -95,6 +96,11 @@ class ConfirmationRequired(Blocked):
         """The error body; beside the four keys a `conclave` object."""
         body = super().envelope()
         return {"error": {**body["error"], "conclave": {"confirmation": self.about}}}
+
+
+class NoEvidence(Refused):
+    status = 422
+    code = "no_evidence"
 
 
 class UnknownModel(Refused):

@@ -17,7 +17,8 @@ from conclave.gateway.access.envelope import Unseal
 from conclave.gateway.access.standing import Vetting
 from conclave.gateway.call import END, Call, Chunk
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
-from conclave.gateway.policy.confirming import confirmed_of, new_confirmations
+from conclave.gateway.knowledge import NO_KNOWLEDGE, Library
+from conclave.gateway.policy.confirming import confirmed_of, new_confirmations, settled
 from conclave.gateway.policy.published import Published
 from conclave.gateway.policy.remembered import Conversations
 from conclave.gateway.policy.workshop import Workshop
@@ -43,7 +44,8 @@ class Pipeline:
     classifying: Executor | None = None  # where a classifier runs that takes milliseconds; None: at once
     unseal: Unseal = field(default_factory=Unseal)
     vetting: Vetting = field(default_factory=Vetting)  # how far keys and conversations are trusted
-    confirmations: Confirmations = field(default_factory=new_confirmations)  # tool calls that a person let pass
+    confirmations: Confirmations = field(default_factory=new_confirmations)  # what a person let pass
+    knowledge: Library = NO_KNOWLEDGE  # what calls are looked up in
     pins: Pins = field(default_factory=Pins)  # what callers' tools said of themselves at first
 
     async def answer(self, call: Call) -> AsyncGenerator[Chunk, None]:
@@ -59,8 +61,16 @@ class Pipeline:
                 if step.kept:  # what was said on trial, and not sure enough, is better than nothing
                     call.keep()
                     continue
+                if step.look_up and call.evidence is None:  # (6) what was found re-enters at (2), as `retrieved`
+                    known = call.request, call.segments, call.searched, call.grant.tenant
+                    call.rely(await asyncio.to_thread(call.rules.believe, *known, self.digest_key))
                 prompt = call.rules.compose(
-                    call.request, step, so_far=call.reply.so_far, headers=call.onward, masks=call.grant.scope.masks
+                    call.request,
+                    step,
+                    so_far=call.reply.so_far,
+                    headers=call.onward,
+                    masks=call.grant.scope.masks,
+                    evidence=call.evidence,
                 )
                 call.reply.begin(prefilled=prompt.prefilled, on_trial=step.on_trial, added=prompt.added)
                 until_s = call.rules.until_s(step, call.grant.deadline_s, now_s=self.now_s())
@@ -78,7 +88,8 @@ class Pipeline:
                 except (ExpertFailed, DeadlineExceeded) as error:
                     call.tried(error)
                     continue
-                call.tried(outcome=call.rules.judge(step, call.reply.heard))  # a trial may be unsure
+                outcome = call.rules.judge(step, call.reply.heard)  # a trial may be unsure
+                call.tried(outcome=outcome, risk=call.rules.risk(outcome, call.reply.heard))
             last = call.reply.finish(call.explain())
             self.conversations.note(call.thread, step.expert, call.reply.call_ids)
             for out in last:
@@ -110,22 +121,25 @@ class Pipeline:
         call.stood = self.vetting.look(call.grant, call.request, call.segments, rules.postures)
         call.grant, screen = rules.postures.hold(call.stood, call.grant, call.request)  # less, where trust is low
         size = SCREENING * (len(body) + call.inside_chars)
-        call.heed(await _apart(size, screen, call.request, call.segments, call.grant.tenant))
-        call.heed_tools(rules.tools.look(call.request, call.grant, self.pins))
+        sent = call.request
+        confirmed = confirmed_of(sent, call.segments, call.grant, self.confirmations)
+        screened = await _apart(size, screen, sent, call.segments, call.grant.tenant)
+        call.heed(settled(screened, call.segments, confirmed, incident=call.id))
+        call.heed_tools(rules.tools.look(sent, call.grant, self.pins))  # as the client declared them
         call.passed("detect", self.now_s())  # (3) raises Blocked
         call.rules = rules = rules.for_conversation(call.grant.tenant, call.request, call.segments)
         call.thread = self.conversations.of(call.grant.tenant, call.request, call.segments)  # (4)
         threads = self.classifying if rules.classifies(call.request) else None
         about = (call.request, call.segments, call.grant.scope, call.thread)
         call.asked = await _in_time(threads, call.grant.deadline_s - self.now_s(), rules.asked, *about)
+        query = rules.query(call.request, call.segments, call.grant.scope)
+        call.searched = await self.knowledge.search(query, timeout_s=rules.search_s)
+        call.asked = rules.weighed(call.asked, call.request, call.searched)
         call.decision = rules.choose(call.asked)
         call.request = await _apart(len(body), rules.fence, call.request, call.segments, self.digest_key)
         call.passed("route", self.now_s())
-        confirmed = confirmed_of(
-            call.request, call.segments, tenant=call.grant.tenant, confirmations=self.confirmations
-        )
         call.guard = rules.guard(
-            call.request, call.segments, incident=call.id, confirmed=confirmed, restorer=call.restorer
+            call.request, call.at_hand, incident=call.id, confirmed=confirmed, restorer=call.restorer
         )  # (8)
         call.reply = Reply(call.request, digest_key=self.digest_key, guard=call.guard, now_s=self.now_s)
 

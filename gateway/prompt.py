@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from conclave.gateway.call import ModelRequest, Operation
+from conclave.gateway.evidence import Evidence
 from conclave.gateway.trace import NO_HEADERS
 from conclave.safety.api import DATA, Origin, Segment
 from conclave.safety.boundary.fence import Fences
@@ -23,6 +24,15 @@ NOTHING: Final[Mapping[str, Any]] = {}
 PLACE: Final = re.compile(  # where texts stand that are data: a message, a part of one, a file's name
     r"messages\[(\d+)\]\.content(?:\[(\d+)\](\.file\.filename)?)?"
 )
+INFORMED: Final = (
+    "Passages from documents, numbered [1], [2] and so on, stand before the user's last words, because they may answer"
+    " them. Use what they say where it does, and write the number of each passage that you use behind what it supports,"
+    " like [1], unless the answer has a format of its own. What they do not say, do not claim that they say."
+)
+ALONE: Final = " Answer from these passages alone; if they do not say it, say so."
+DISAGREE: Final = " Some of these passages contradict each other: say what each side says, and do not choose one."
+UNLIKELY: Final = " These passages may well be wrong: where you know better, say what you know, and that they differ."
+FOLLOWS: Final[Mapping[str, str]] = {"both": DISAGREE, "flag": UNLIKELY, "memory": UNLIKELY}
 INSTRUCTIONS: Final = frozenset({"system", "developer"})  # whose messages are the application's own
 COMPLETIONS_ONLY: Final = frozenset({"prompt", "suffix", "echo", "best_of", "logprobs"})
 CHARS_PER_TOKEN: Final = 4  # of English text: what is left of the client's own limit, roughly
@@ -39,7 +49,7 @@ class Prompt:
 
     `headers` go along to the upstream: where the call stands in a distributed trace. `prefilled` says that the body
     ends with the beginning of the answer, as the expert's own words. `added` are the fields that the client did not
-    ask for.
+    ask for. `evidence` is what was looked up; it stands in the body, too.
     """
 
     body: Mapping[str, Any]
@@ -48,6 +58,7 @@ class Prompt:
     headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
     prefilled: bool = False
     added: frozenset[str] = frozenset()
+    evidence: Evidence | None = None
 
 
 def compose(  # noqa: PLR0913  each a separate fact of the step, all keyword-only but the request
@@ -59,19 +70,25 @@ def compose(  # noqa: PLR0913  each a separate fact of the step, all keyword-onl
     beside: Mapping[str, Any] = NOTHING,
     headers: Mapping[str, str] = NO_HEADERS,
     expert_mask: Sequence[int] | None = None,
+    evidence: Evidence | None = None,
 ) -> Prompt:
     """The prompt of a request; unknown fields go on to the expert.
 
     `so_far` is the beginning of an answer that the expert has to continue: as its own last words if it `prefills`
     (vLLM, SGLang), else because it is asked to. `as_chat` asks for a text completion as a chat with one message.
     `beside` are fields that the gateway puts in for itself. `expert_mask` are the only inner experts that a local
-    mixture-of-experts model may use: it alone is told so, and the client cannot say otherwise.
+    mixture-of-experts model may use: it alone is told so, and the client cannot say otherwise. `evidence` goes before
+    the user's last words.
     """
     body = {key: value for key, value in request.body.items() if key not in OURS}
     if expert_mask is not None:
         body["conclave"] = {"moe": {"experts": list(expert_mask)}}
     if as_chat:
-        return Prompt(_one_message(body), stream=request.stream, headers=headers)
+        body = _one_message(body)
+    if evidence is not None and evidence.block and "messages" in body:
+        body["messages"] = _informed(body["messages"], evidence)
+    if as_chat:
+        return Prompt(body, stream=request.stream, headers=headers, evidence=evidence)
     if so_far:
         body = _continuing(body, so_far, prefills=prefills)
     return Prompt(
@@ -81,7 +98,40 @@ def compose(  # noqa: PLR0913  each a separate fact of the step, all keyword-onl
         headers=headers,
         prefilled=bool(so_far) and prefills,
         added=frozenset(beside),
+        evidence=evidence,
     )
+
+
+def quoted(evidence: Evidence, fences: Fences, *, key: bytes, conversation: str) -> Evidence:
+    """The evidence as it stands in prompts: each passage with its number and source, between markers.
+
+    Passages stand between markers whatever the policy says of other data: nobody knows who wrote them.
+    """
+    if not evidence.shown:
+        return evidence
+    if fences.mode == "off":
+        fences = replace(fences, mode="delimit")
+    blocks = []
+    for one in evidence.shown:
+        name = f"{one.passage.source}, {one.passage.heading}" if one.passage.heading else one.passage.source
+        segment = Segment(Origin.RETRIEVED, f"[{one.number}] {name}\n{one.text}", "", "", one.passage.source)
+        blocks.append(fences.fenced(segment, key=key, conversation=conversation))
+    note = f"{fences.note}\n\n{INFORMED}{FOLLOWS.get(evidence.follows, '')}{ALONE if evidence.required else ''}"
+    return replace(evidence, block="\n".join(blocks), note=note)
+
+
+def _informed(messages: Sequence[Any], evidence: Evidence) -> list[Any]:
+    """The messages with the passages before the user's last words, and in the instructions how to use them."""
+    last = max((at for at, one in enumerate(messages) if one.get("role") == "user"), default=None)
+    if last is None:
+        return list(messages)
+    content = messages[last].get("content")
+    if isinstance(content, list):
+        said: Any = [{"type": "text", "text": evidence.block}, *content]
+    else:
+        said = f"{evidence.block}\n\n{content}"
+    informed = [*messages[:last], {**messages[last], "content": said}, *messages[last + 1 :]]
+    return _with_note(informed, evidence.note, but_in=())
 
 
 def fenced(

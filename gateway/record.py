@@ -5,7 +5,7 @@ name of the model that was asked for stands in it, cut short. docs/audit.md list
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -24,7 +24,7 @@ from conclave.gateway.reply import Reply
 from conclave.gateway.telemetry.names import LEVELS, NUMBERS
 from conclave.gateway.trace import Trace
 from conclave.router.api import Decision
-from conclave.safety.api import Segment
+from conclave.safety.api import Origin, Segment, tool_of
 from conclave.safety.audit.chain import stamp
 from conclave.safety.verdict import Verdict
 
@@ -178,7 +178,7 @@ def row_of(call: Call, now: datetime, digest: Callable[[str], str]) -> dict[str,
         "policy": rules.digest if rules else None,
         "decision": _decision(call.decision, call, digest) if call.decision else None,
         "attempts": [_attempt(attempt, number, call) for number, attempt in enumerate(call.attempts)],
-        "segments": [_segment(segment, digest, keep_text=keep_text) for segment in call.segments],
+        "segments": list(_segments(call, digest, keep_text=keep_text)),
         **({"parts": [_part(one) for one in call.seen]} if call.seen else {}),
         "stages": {stage: _ms(left_s - call.opened_s) for stage, left_s in call.stages.items()},
         "duration_ms": _ms(ended_s - call.opened_s),
@@ -189,6 +189,8 @@ def row_of(call: Call, now: datetime, digest: Callable[[str], str]) -> dict[str,
         row["guard"] = {"direction": "answer", **_verdict(said, keep_text=keep_text)}
     if call.stood is not None:
         row["standing"] = _standing(call.stood)
+    if call.searched.query is not None and call.retrieval is not None:
+        row["retrieval"] = _retrieval(call, keep_text=keep_text)
     if (escalated := call.escalated) is not None:
         row["escalated"] = escalated
     if call.step is not None and call.step.kept:
@@ -228,6 +230,8 @@ def _verdict(verdict: Verdict, *, keep_text: bool) -> dict[str, Any]:
     acted = set(map(id, verdict.acted))
     return {
         "action": verdict.action.name.lower(),
+        **({"would": verdict.would.name.lower()} if verdict.would > verdict.action else {}),
+        **({"confirmed": list(verdict.confirmed)} if verdict.confirmed else {}),
         "findings": [
             {
                 "check": one.check,
@@ -262,6 +266,23 @@ def _standing(stood: Stood) -> dict[str, Any]:
         "conversation": round(stood.conversation, 4),
     }
     return row | {"imposed": stood.imposed.name.lower()} if stood.imposed else row
+
+
+def _retrieval(call: Call, *, keep_text: bool) -> dict[str, Any]:
+    """What was found for the call and what became of it; the decision has the numbers. Passages by their ids."""
+    row: dict[str, Any] = {"outcome": call.retrieval}
+    searched, evidence = call.searched, call.evidence
+    if searched.results is not None:
+        row |= {"version": searched.results.version, "among": searched.results.among, "found": len(searched.found)}
+    if searched.took_ms is not None:
+        row["search_ms"] = searched.took_ms
+    if searched.failure:
+        row["failure"] = searched.failure
+    if evidence is not None:
+        row |= evidence.explained() | {"passages": [one.passage.id for one in evidence.shown]}
+        if evidence.verdict.ran or evidence.verdict.findings:
+            row["verdict"] = _verdict(evidence.verdict, keep_text=keep_text)
+    return row
 
 
 def _trace(call: Call, trace: Trace) -> dict[str, Any]:
@@ -320,6 +341,20 @@ def _attempt(attempt: Attempt, number: int, call: Call) -> dict[str, Any]:
     if trace is not None and trace.span_id:
         row["span_id"] = f"{trace.part(number + 1):016x}"
     return row
+
+
+def _segments(call: Call, digest: Callable[[str], str], *, keep_text: bool) -> Iterator[dict[str, Any]]:
+    """The texts of a call. What tools say of themselves is one entry, but for texts in which something was found."""
+    found = {one.place for one in call.verdict.findings}
+    offered: list[str] = []
+    for segment in call.segments:
+        if tool_of(segment.place) and segment.place not in found:
+            offered.append(segment.text)
+        else:
+            yield _segment(segment, digest, keep_text=keep_text)
+    if offered:
+        text = "\n".join(offered)
+        yield _segment(Segment(Origin.TOOL, text, text, "tools"), digest, keep_text=keep_text) | {"texts": len(offered)}
 
 
 def _segment(segment: Segment, digest: Callable[[str], str], *, keep_text: bool) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from conclave.gateway.experts.openai_http import HttpSessions
 from conclave.gateway.followers.calls import KnownCalls
 from conclave.gateway.followers.runner import FollowerThread
 from conclave.gateway.followers.spans import Spans
+from conclave.gateway.knowledge import Knowledge
 from conclave.gateway.pipeline import Pipeline
 from conclave.gateway.policy.classifier import ClassifierSettings, opened
 from conclave.gateway.policy.document import ExpertSettings
@@ -34,6 +35,7 @@ from conclave.gateway.policy.meter import PolicyMeter
 from conclave.gateway.policy.opening import Opener
 from conclave.gateway.policy.published import Published, Version
 from conclave.gateway.policy.screening import maker
+from conclave.gateway.policy.seeking import MakeSeeking
 from conclave.gateway.record import Recorder
 from conclave.gateway.settings import ServerSettings, Settings
 from conclave.gateway.state.counters import LocalCounters
@@ -125,6 +127,9 @@ async def open_replica(settings: Settings, room: Room) -> AsyncIterator[Replica]
         await stack.enter_async_context(hot.following(journal.append, every_s=server.policy_refresh_s))
         if any(expert.kind == "litellm" for expert in hot.published.current.document.experts.values()):
             runtime.shared().begin()  # in a thread, 4 s: the first call need not wait for it
+        knowledge = Knowledge(server.state_dir / "knowledge", router.encoder.encode)
+        stack.callback(knowledge.close)
+        knowledge.begin()
         pipeline = Pipeline(
             access=access,
             policy=hot.published,
@@ -133,6 +138,7 @@ async def open_replica(settings: Settings, room: Room) -> AsyncIterator[Replica]
             classifying=_threads_of(router, server.classifier, stack),
             vetting=vetting,
             unseal=unseal,
+            knowledge=knowledge,
             confirmations=Confirmations(digest_key, time.time),
         )
         stack.callback(pipeline.workshop.close)
@@ -189,7 +195,16 @@ def _begin_policy(
     store = PolicyStore(database)
     space = Space(router.encode, router.background)
     checks = maker(router.encoder.tokens.ids, space, key=_digest_key(settings.server))
-    makings = Makings(store, opener, meter, router.classify, router.digest, teach=router.taught, checks=checks)
+    makings = Makings(
+        store,
+        opener,
+        meter,
+        router.classify,
+        router.digest,
+        teach=router.taught,
+        checks=checks,
+        seeks=MakeSeeking(router.encoder),
+    )
     return HotPolicy(settings, makings)
 
 

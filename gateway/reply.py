@@ -17,6 +17,7 @@ import msgspec
 from conclave.gateway import tokens
 from conclave.gateway.call import SILENCE, Chunk, ModelRequest, Usage
 from conclave.gateway.errors import ExpertFailed
+from conclave.gateway.evidence import Citing, Evidence
 from conclave.gateway.guard import UNGUARDED, Guard, NoGuard
 from conclave.gateway.seam import Seam
 from conclave.gateway.trial import Trial
@@ -39,6 +40,7 @@ class Reply:
     __slots__ = (
         "_absorb_usage",
         "_before",
+        "_citing",
         "_digest",
         "_guard",
         "_held",
@@ -82,6 +84,7 @@ class Reply:
         self.finish_reason: str | None = None
         self.model: str | None = None
         self._guard = guard
+        self._citing: Citing | None = None  # where the answer may name passages
         self._absorb_usage = request.stream and not request.include_usage
         self._held: list[Chunk] = []
         self._holds = HOLDS.get(request.operation, "choices")
@@ -127,6 +130,10 @@ class Reply:
     def spare(self) -> bool:
         """Whether an unsure answer could be shown in place of none."""
         return self._spare is not None and not self.shown
+
+    def cite(self, evidence: Evidence) -> None:
+        """The answer from now on may name these passages."""
+        self._citing = Citing.of(evidence) if evidence.shown else None
 
     def spent(self, prompt: Iterable[str]) -> Usage:
         """What this attempt used: as its expert said, or estimated if it failed before it said so."""
@@ -249,6 +256,11 @@ class Reply:
         if (found := self._guard.verdict).acted:
             explained = {**explained, "findings": [*explained.get("findings", ()), *found.reasons]}
         self._keep_text = False  # nobody continues it any more
+        if self._citing is not None:
+            for chunk in self._held:
+                self._citing.read(_words_of(chunk))
+            explained = {**explained, "citations": self._citing.cited()}
+            self._citing = None
         last = self._held.pop()
         return [*said, *self._release(_spliced(last, explained))]
 
@@ -312,6 +324,8 @@ class Reply:
             self._digest.update(released.data)
             if self._keep_text:
                 self._note_text(released)
+            if self._citing is not None:
+                self._citing.read(_words_of(released))
         return out
 
     def _note_text(self, chunk: Chunk) -> None:
@@ -338,6 +352,17 @@ def _has_text(choice: dict[str, Any]) -> bool:
     if isinstance(delta, dict):
         return any(value for key, value in delta.items() if key != "role")
     return bool(choice.get("text"))  # of the older completions
+
+
+def _words_of(chunk: Chunk) -> str:
+    """The content in a chunk: a stream's deltas, or whole messages."""
+    found = chunk.event.get("choices")
+    said: list[str] = []
+    for choice in found if isinstance(found, list) else ():
+        inside = choice.get("delta") or choice.get("message") if isinstance(choice, dict) else None
+        content = inside.get("content") if isinstance(inside, dict) else choice.get("text")
+        said += [content] if isinstance(content, str) else []
+    return "\n".join(said)
 
 
 def _spliced(chunk: Chunk, explained: Mapping[str, Any]) -> Chunk:

@@ -92,11 +92,15 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What was found, best first, in which `version` of the library, `among` how many passages that may be read."""
+    """What was found, best first, in which `version` of the library, `among` how many passages that may be read.
+
+    `coverage` is the share of the question's content words, by rarity, that one of the best holds; None: not measured.
+    """
 
     found: tuple[Found, ...]
     version: int
     among: int
+    coverage: float | None = None
 
 
 class Search(Protocol):

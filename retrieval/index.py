@@ -1,7 +1,7 @@
 """Finds the passages nearest to a question: FAISS over the library's vectors, in snapshots that are swapped whole.
 
-A snapshot is a folder that is never changed: the index, memory-mapped, so that all processes of a machine share one
-copy; the number and the audience of each passage in it; and what it is (`about.json`). The file `CURRENT` names the one
+A snapshot is a folder that is never changed: the index and the words (`postings.py`), memory-mapped, so that all
+processes of a machine share one copy; the number and the audience of each passage; what it is (`about.json`). The file `CURRENT` names the one
 in force and is replaced in one step; who holds another keeps it until the next question. Up to `FLAT_PASSAGES` every
 vector is compared; above, cells (IVF) are searched, as many as it takes to find `RECALL` of what comparing all would
 find, measured on the library itself. What a caller may not read is not compared.
@@ -13,7 +13,7 @@ import secrets
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from conclave.retrieval.api import Near
+from conclave.retrieval.postings import FILES, Postings, Readable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +67,7 @@ class Snapshot:
     about: About
     rows: "NDArray[np.int64]"
     audiences: "NDArray[np.int32]"
+    words: Postings | None  # of snapshots that were made before words were in them
     _index: Any
     _masks: "OrderedDict[frozenset[int], tuple[Any, int]]" = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -82,6 +84,7 @@ class Snapshot:
             audiences = np.load(folder / AUDIENCES, mmap_mode="r", allow_pickle=False)
             if not (folder / VECTORS).is_file():
                 raise FileNotFoundError(folder / VECTORS)
+            words = Postings.open(folder) if FILES[0] in about.files else None
             index = faiss.read_index(str(folder / VECTORS), faiss.IO_FLAG_MMAP_IFC)
         except (msgspec.MsgspecError, ValueError, EOFError, RuntimeError) as error:
             raise SnapshotError(
@@ -89,7 +92,7 @@ class Snapshot:
             ) from error
         if not len(rows) == len(audiences) == index.ntotal == about.passages:
             raise SnapshotError(f"the snapshot {folder.name} is damaged: run `conclave knowledge verify --rebuild`")
-        return cls(about, rows, audiences, index)
+        return cls(about, rows, audiences, words, index)
 
     def nearest(self, vector: "NDArray[np.float32]", *, audiences: frozenset[int] | None, limit: int) -> list[Near]:
         """The passages nearest to a vector among those of these audiences, the nearest first."""
@@ -109,6 +112,32 @@ class Snapshot:
         if len(found) < limit and looked_in < cells:  # what may be read lies elsewhere
             found = self._asked(vector, limit, faiss.SearchParametersIVF(sel=selector, nprobe=cells))
         return found
+
+    def by_words(
+        self, stems: Sequence[str], *, audiences: frozenset[int] | None, but: Collection[int], limit: int
+    ) -> list[tuple[int, float]]:
+        """The best passages by BM25 among those of these audiences, without some that changed: numbers and scores."""
+        if self.words is None:
+            return []
+        found = self.words.best(stems, passages=len(self.rows), readable=self._filter(audiences, but), limit=limit)
+        return [(int(self.rows[one.place]), one.score) for one in found]
+
+    def _filter(self, audiences: frozenset[int] | None, but: Collection[int]) -> Readable | None:
+        """Which of some places may be ranked."""
+        import numpy as np  # noqa: PLC0415  loaded when first needed
+
+        if audiences is None and not but:
+            return None
+        gone = np.zeros(len(self.rows), dtype=np.bool_)
+        if but:
+            changed = np.fromiter(but, dtype=np.int64, count=len(but))
+            at = np.minimum(np.searchsorted(self.rows, changed), len(self.rows) - 1)
+            gone[at[self.rows[at] == changed]] = True
+        if audiences is None:
+            return lambda places: ~gone[places]
+        allowed = np.zeros(max(audiences, default=0) + 2, dtype=np.bool_)  # the last one: any that is not asked for
+        allowed[list(audiences)] = True
+        return lambda places: allowed[np.minimum(self.audiences[places], len(allowed) - 1)] & ~gone[places]
 
     def _asked(self, vector: "NDArray[np.float32]", limit: int, parameters: Any) -> list[Near]:
         similarities, places = self._index.search(vector.reshape(1, -1), limit, params=parameters)
@@ -139,22 +168,29 @@ class Snapshots:
     """The snapshots of a library's folder, and the one in force."""
 
     folder: Path
-    _open: Snapshot | None = None
-    _mark: tuple[int, int] | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _held: tuple[tuple[int, int], Snapshot] | None = None  # replaced whole, so that it is read without a lock
+    _opening: threading.Lock = field(default_factory=threading.Lock)
 
     def current(self) -> Snapshot | None:
-        """The one in force, opened if it is another than last time; None if there is none. Raises SnapshotError."""
+        """The one in force, opened if it is another than last time; None if there is none. Raises SnapshotError.
+
+        While a thread opens one, the others go on with the one before it.
+        """
         for _ in range(TRIES):
             try:
                 status = os.stat(self.folder / SNAPSHOTS / CURRENT)
-                mark = (status.st_mtime_ns, status.st_ino)
-                with self._lock:
-                    if mark != self._mark:
+                mark, held = (status.st_mtime_ns, status.st_ino), self._held
+                if held is not None and held[0] == mark:
+                    return held[1]
+                if not self._opening.acquire(blocking=held is None):
+                    return held[1] if held else None
+                try:
+                    if self._held is None or self._held[0] != mark:
                         name = (self.folder / SNAPSHOTS / CURRENT).read_text().strip()
-                        self._open = Snapshot.open(self.folder / SNAPSHOTS / Path(name).name)
-                        self._mark = mark
-                    return self._open
+                        self._held = mark, Snapshot.open(self.folder / SNAPSHOTS / Path(name).name)
+                    return self._held[1]
+                finally:
+                    self._opening.release()
             except FileNotFoundError:
                 if not (self.folder / SNAPSHOTS / CURRENT).is_file():
                     return None
@@ -176,7 +212,7 @@ class Snapshots:
         except (SnapshotError, OSError) as error:
             return [str(error)]
 
-    def write(self, made: "Made") -> About:
+    def write(self, made: "Made", words: Postings | None = None) -> About:
         """Put a snapshot in force, and remove all others. One process at a time."""
         import faiss  # noqa: PLC0415  60 MB of libraries
         import numpy as np  # noqa: PLC0415
@@ -189,12 +225,15 @@ class Snapshots:
             faiss.write_index(made.index, str(folder / VECTORS))
             np.save(folder / ROWS, made.rows)
             np.save(folder / AUDIENCES, made.audiences)
+            if words is not None:
+                words.save(folder)
+            files = (VECTORS, ROWS, AUDIENCES, *(FILES if words is not None else ()))
             about = About(
                 made.version, len(made.rows), made.index.d, made.cells, made.looked_in, made.recall, made.probes,
-                {file: _digest(folder / file) for file in (VECTORS, ROWS, AUDIENCES)},
+                {file: _digest(folder / file) for file in files},
             )  # fmt: skip
             (folder / ABOUT).write_text(json.dumps(asdict(about), indent=1))
-            for file in (VECTORS, ROWS, AUDIENCES, ABOUT):
+            for file in (*files, ABOUT):
                 _synced(folder / file)
             fresh = place / f"{CURRENT}.new"
             fresh.write_text(name)

@@ -18,6 +18,7 @@ from conclave.retrieval.api import Encode, Passage, Trust
 from conclave.retrieval.cut import Cut, Limits
 from conclave.retrieval.index import Snapshots, build
 from conclave.retrieval.library import Document, Entry, Library
+from conclave.retrieval.postings import build as postings
 from conclave.retrieval.subjects import Suppression
 from conclave.retrieval.worker import Bounds, WorkerFailed, Workers
 
@@ -245,15 +246,17 @@ def freshen(
 ) -> "About":
     """The snapshot in force, built if it is not of the library as it is now. Whoever calls it holds the pen."""
     current = snapshots.current()
-    if current is not None and current.about.version == library.version():
+    if current is not None and current.words is not None and current.about.version == library.version():
         return current.about
     with library.writing():
-        library.count_common()
+        library.words.count_common()
+        library.forget_changes(current.about.version if current is not None else library.version())
     rows = library.rows()
     dimensions = encode([""]).shape[1]
     vectors = library.vectors([row for row, _ in rows], dimensions)
     made = build(vectors, rows, version=library.version(), probes=encode(_probes(library, rows)), progress=progress)
-    return snapshots.write(made)
+    del vectors
+    return snapshots.write(made, postings([row for row, _ in rows], *library.words.vocabulary(), library.words.occurrences))
 
 
 def _probes(library: Library, rows: Sequence[tuple[int, int]]) -> list[str]:

@@ -1,8 +1,8 @@
 """The library of knowledge: documents, their passages, who may read them, their words and vectors, in one SQLite file.
 
 A document is written in one transaction, with all that belongs to it, so whoever is killed leaves nothing half written.
-One process writes at a time (`pen`); any number read while it does. What is looked up by words is ranked by BM25 (FTS5)
-among the passages that the caller may read, no others. Vectors are kept here for `index.py`, which makes them findable.
+One process writes at a time (`pen`); any number read while it does. Words (`words.py`) and vectors are kept here for
+the snapshots (`index.py`), which make them quick to find; what changed since a snapshot was made is remembered.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from conclave.retrieval.acl import Audience
 from conclave.retrieval.api import HEADING_SEPARATOR, Passage, Trust
 from conclave.retrieval.stems import Stems
-from conclave.retrieval.store import quoted, terms
+from conclave.retrieval.words import Words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,12 +28,9 @@ if TYPE_CHECKING:
 
 FILE: Final = "knowledge.db"
 LOCK: Final = "lock"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 WAIT_MS: Final = 10_000  # for another writer's transaction: one document
 ROWS_EACH: Final = 400  # in one statement
-COMMON: Final = 50  # passages: a term in as many is counted when a snapshot is made
-POSTINGS: Final = 1_000  # that one search ranks, of the rarest terms first: FTS5 takes up to 3 us for each
-LEAST_WORDS: Final = 2
 SCHEMA: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE audiences (
@@ -54,13 +51,24 @@ CREATE TABLE suppressed (hash BLOB PRIMARY KEY, words INTEGER NOT NULL) WITHOUT 
 CREATE VIRTUAL TABLE words USING fts5(title, path, text, tokenize = 'porter unicode61');
 CREATE VIRTUAL TABLE counts USING fts5vocab(words, row);
 """
-BEST: Final = """SELECT words.rowid, -bm25(words, 3.0, 1.5, 1.0) AS score FROM words {join}
-    WHERE words MATCH ? ORDER BY score DESC, words.rowid LIMIT ?"""
-AMONG: Final = "CROSS JOIN passages p ON p.id = words.rowid AND p.audience IN ({ids})"  # CROSS: the words come first
+# Since version 2: how many passages an audience has, and which passages a snapshot no longer has as they are.
+CHANGES: Final = """
+ALTER TABLE audiences ADD COLUMN passages INTEGER NOT NULL DEFAULT 0;
+UPDATE audiences SET passages = (SELECT count(*) FROM passages p WHERE p.audience = audiences.id);
+CREATE TABLE changed (passage INTEGER PRIMARY KEY, version INTEGER NOT NULL);
+CREATE TRIGGER passage_in AFTER INSERT ON passages BEGIN {more}; END;
+CREATE TRIGGER passage_out AFTER DELETE ON passages BEGIN {less}; {noted}; END;
+CREATE TRIGGER passage_moved AFTER UPDATE OF audience ON passages BEGIN {less}; {more}; {noted}; END;
+""".format(
+    more="UPDATE audiences SET passages = passages + 1 WHERE id = NEW.audience",
+    less="UPDATE audiences SET passages = passages - 1 WHERE id = OLD.audience",
+    noted="INSERT OR REPLACE INTO changed SELECT OLD.id, value + 1 FROM facts WHERE name = 'version'",
+)
 FETCH: Final = """SELECT p.id, w.text, d.source, w.path, w.title, p.start, p.stop, p.name, d.collection, d.batch,
     a.tags, d.trust, p.page, p.audience, v.vector
     FROM passages p JOIN documents d ON d.id = p.document JOIN audiences a ON a.id = p.audience
-    JOIN words w ON w.rowid = p.id JOIN vectors v ON v.id = p.id WHERE p.id IN ({ids})"""
+    JOIN words w ON w.rowid = p.id JOIN vectors v ON v.id = p.id WHERE p.id IN (SELECT value FROM json_each(?))"""
+COUNTED: Final = "SELECT passages, (SELECT count(*) FROM passages p WHERE p.audience = a.id) FROM audiences a"
 DOCUMENT: Final = """SELECT d.id, d.collection, d.path, d.source, a.tags, d.hash, d.bytes, d.batch, d.cut, d.trust,
     d.added, (SELECT count(*) FROM passages p WHERE p.document = d.id)
     FROM documents d JOIN audiences a ON a.id = d.audience"""
@@ -125,7 +133,11 @@ class Library:
     _database: sqlite3.Connection
     _stems: Stems
     _lock: threading.RLock = field(default_factory=threading.RLock)
+    words: Words = field(init=False)
     _counted: tuple[int, list[Audience]] | None = None
+
+    def __post_init__(self) -> None:
+        self.words = Words(self._run, self._stems)
 
     @classmethod
     def open(cls, folder: Path, *, make: bool = False) -> Self:
@@ -179,17 +191,14 @@ class Library:
         self._run("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", name, value)
 
     def audiences(self) -> list[Audience]:
-        """Every group of passages. Counting them reads each passage's row, so that is done once for a version."""
+        """Every group of passages; read once for a version."""
         version = self.version()
         if self._counted is None or self._counted[0] != version:
-            self._counted = version, self._count_audiences()
+            self._counted = version, self._audiences()
         return self._counted[1]
 
-    def _count_audiences(self) -> list[Audience]:
-        rows = self._run(
-            """SELECT a.id, a.collection, a.tags, count(p.id) FROM audiences a
-            LEFT JOIN passages p ON p.audience = a.id GROUP BY a.id"""
-        )
+    def _audiences(self) -> list[Audience]:
+        rows = self._run("SELECT id, collection, tags, passages FROM audiences")
         return [Audience(row, collection, tuple(json.loads(tags)), count) for row, collection, tags, count in rows]
 
     def documents(self, collection: str | None = None) -> list[Document]:
@@ -249,32 +258,20 @@ class Library:
             self._run("DELETE FROM vectors WHERE id = ?", row)
             self._run("DELETE FROM passages WHERE id = ?", row)
 
-    def by_words(self, text: str, *, audiences: frozenset[int] | None, limit: int) -> list[tuple[int, float]]:
-        """The best passages by BM25 among those that may be read: their numbers, and how good each is."""
-        words = self._affordable(terms(text))
-        if not words or (audiences is not None and not audiences):
-            return []
-        join = "" if audiences is None else AMONG.format(ids=_listed(audiences))
-        return self._run(BEST.format(join=join), quoted(words), limit).fetchall()
-
     def fetch(self, rows: Collection[int], *, audiences: frozenset[int] | None = None) -> dict[int, Kept]:
         """Passages by number; those that may not be read, or are no longer there, are left out."""
         import numpy as np  # noqa: PLC0415
 
         found: dict[int, Kept] = {}
-        wanted = list(rows)
-        for at in range(0, len(wanted), ROWS_EACH):
-            for row in self._run(FETCH.format(ids=_listed(wanted[at : at + ROWS_EACH]))):
-                number, text, source, path, title, start, end, name, collection, batch, tags, trust, page, who, blob = (
-                    row
+        for row in self._run(FETCH, json.dumps(list(rows))):
+            number, text, source, path, title, start, end, name, collection, batch, tags, trust, page, who, blob = row
+            if audiences is None or who in audiences:
+                heading = f"{path}{HEADING_SEPARATOR}{title}" if path else title
+                acl = tuple(json.loads(tags))
+                passage = Passage(
+                    text, source, heading, start, end, 0.0, name, collection, batch, acl, Trust(trust), page
                 )
-                if audiences is None or who in audiences:
-                    heading = f"{path}{HEADING_SEPARATOR}{title}" if path else title
-                    acl = tuple(json.loads(tags))
-                    passage = Passage(
-                        text, source, heading, start, end, 0.0, name, collection, batch, acl, Trust(trust), page
-                    )
-                    found[number] = Kept(number, who, passage, np.frombuffer(blob, dtype="<f2").astype(np.float32))
+                found[number] = Kept(number, who, passage, np.frombuffer(blob, dtype="<f2").astype(np.float32))
         return found
 
     def rows(self) -> list[tuple[int, int]]:
@@ -316,10 +313,17 @@ class Library:
     def size(self) -> int:
         return int(self._one("SELECT count(*) FROM passages")[0])
 
-    def count_common(self) -> None:
-        """Count the passages of each common term, for `by_words` to know what is dear. To be called while `writing`."""
-        self._run("DELETE FROM common")
-        self._run("INSERT INTO common SELECT term, doc FROM counts WHERE doc >= ?", COMMON)
+    def last(self) -> int:
+        """The number of the passage that was written last; 0 if there is none."""
+        return int(self._one("SELECT coalesce(max(id), 0) FROM passages")[0])
+
+    def changed(self, since: int) -> list[int]:
+        """The passages that were taken out or given to others after this version of the library."""
+        return [row for (row,) in self._run("SELECT passage FROM changed WHERE version > ?", since)]
+
+    def forget_changes(self, until: int) -> None:
+        """No snapshot of this version or an older one is asked any more. To be called while `writing`."""
+        self._run("DELETE FROM changed WHERE version <= ?", until)
 
     def suppress(self, hash_: bytes, words: int) -> None:
         self._run("INSERT OR IGNORE INTO suppressed VALUES (?, ?)", hash_, words)
@@ -354,25 +358,9 @@ class Library:
             )
             wrong += [f"{here} passages without {table}"] if here else []
             wrong += [f"{there} {table} without a passage"] if there else []
+        if any(count != passages for count, passages in self._run(COUNTED)):
+            wrong.append("the passages of an audience are not as many as was counted")
         return wrong
-
-    def _affordable(self, words: list[str]) -> list[str]:
-        """The words of a question that a search can afford to look up, the rarest first; always two, if there are."""
-        counted = {
-            word: min((self._count(stem) for stem in stems), default=0)
-            for word, stems in zip(words, self._stems.of(words), strict=True)
-        }
-        left, taken = POSTINGS, list[str]()
-        for word in sorted(words, key=lambda one: counted[one]):
-            left -= counted[word]
-            if len(taken) >= LEAST_WORDS and left < 0:
-                break
-            taken.append(word)
-        return taken
-
-    def _count(self, stem: str) -> int:
-        row = self._run("SELECT passages FROM common WHERE term = ?", stem).fetchone()
-        return 0 if row is None else int(row[0])
 
     def _audience(self, collection: str, acl: tuple[str, ...]) -> int:
         self._run("INSERT OR IGNORE INTO audiences (collection, tags) VALUES (?, ?)", collection, json.dumps(acl))
@@ -404,13 +392,17 @@ def _prepare(database: sqlite3.Connection) -> None:
     found = int(database.execute("PRAGMA user_version").fetchone()[0])
     if found == SCHEMA_VERSION:
         return
-    if found != 0:
+    if found not in {0, 1}:
         raise LibraryError(f"the library is of version {found}, and this Conclave knows {SCHEMA_VERSION}")
     database.execute("BEGIN IMMEDIATE")
-    if int(database.execute("PRAGMA user_version").fetchone()[0]) == 0:  # nobody was quicker
+    found = int(database.execute("PRAGMA user_version").fetchone()[0])  # another may have been quicker
+    if found == 0:
         for statement in SCHEMA.split(";\n"):
             database.execute(statement)
         database.execute("INSERT INTO facts VALUES ('version', 0), ('key', ?)", (os.urandom(32),))
+    if found < SCHEMA_VERSION:
+        for statement in CHANGES.split(";\n"):
+            database.execute(statement)
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     database.execute("COMMIT")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from conclave.retrieval.acl import readable
 from conclave.retrieval.api import Encode, Found, Nearest, Query, Results
+from conclave.retrieval.coverage import covered
 from conclave.retrieval.index import Snapshots
 from conclave.retrieval.library import Kept, Library, LibraryError
 
@@ -54,6 +55,9 @@ class Hybrid:
             scores = fused([list(words), list(near)])
             best = self._best(scores, allowed.audiences, limit)
             version = library.version()
+            coverage = covered(
+                library.holders(query.text), [one.passage.text for one in best], passages=library.size()
+            )
         found = (
             Found(
                 replace(one.passage, score=scores[one.row]),
@@ -62,7 +66,7 @@ class Hybrid:
             )
             for one in best
         )
-        return Results(tuple(found), version, allowed.passages)
+        return Results(tuple(found), version, allowed.passages, coverage)
 
     def _best(self, scores: Mapping[int, float], audiences: frozenset[int] | None, limit: int) -> list[Kept]:
         """The first passages that are still there and may still be read: an older snapshot may hold others."""

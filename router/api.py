@@ -32,13 +32,14 @@ class Step:
     """Ask `expert`; `reason` says why it stands here (`category`, `unsure`, `named`, `fallback`, ...).
 
     `on_trial`: its answer is held back whole, and judged before a word of it is shown. `kept`: ask nobody, and show
-    what `expert` said on trial: it was unsure, but it is all there is.
+    what `expert` said on trial: it was unsure, but it is all there is. `look_up`: it is given what was found.
     """
 
     expert: str
     reason: str
     on_trial: bool = False
     kept: bool = False
+    look_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,40 @@ class Talk:
 
 
 @dataclass(frozen=True, slots=True)
+class LookUp:
+    """Whether a question is looked up, and what that follows from (gates/retrieval.py).
+
+    `now`: for the first expert that is asked; `if_unsure`: for the second, if the first was on trial and unsure.
+    `probability` is that it turns a wrong answer into a right one; `value` is what it is expected to win, in right
+    answers, and `threshold` what that must exceed. `saving` is in tokens, against always looking up.
+    """
+
+    mode: str
+    now: bool
+    if_unsure: bool
+    reason: str
+    probability: float = 0.0
+    p_wrong: float = 0.0
+    p_fix: float = 0.0
+    p_harm: float = 0.0
+    value: float = 0.0
+    threshold: float = 0.0
+    saving: float = 0.0
+
+    @property
+    def possible(self) -> bool:
+        """Whether some step is given what was found."""
+        return self.now or self.if_unsure
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Which experts, in which order, and why; enough to explain and to replay it without the user's text.
 
     `classification` is None where none was needed (a named expert, or routing switched off). `row` names the row of
     the policy's table that was used (a category, or `default`). `model_digest` is the classifier's artifact.
-    `expected` is each able expert's expected score, where the policy knows scores.
+    `expected` is each able expert's expected score, where the policy knows scores. `look_up` is None where there is
+    nothing to look up in.
     """
 
     steps: tuple[Step, ...]
@@ -102,6 +131,16 @@ class Decision:
     classification: Classification | None = None
     model_digest: str | None = None
     expected: Mapping[str, float] = field(default_factory=dict)
+    look_up: LookUp | None = None
+
+    def looking_up(self, look_up: LookUp | None) -> "Decision":
+        """The same with a look-up, at each step that it is for."""
+        if look_up is None or not look_up.possible:
+            return replace(self, look_up=look_up)
+        later = look_up.now or (look_up.if_unsure and self.steps[0].on_trial)
+        first, *others = self.steps
+        steps = replace(first, look_up=look_up.now), *(replace(step, look_up=later) for step in others)
+        return replace(self, steps=steps, look_up=look_up)
 
 
 class NoStepLeft(Exception):
@@ -126,7 +165,11 @@ def next_step(decision: Decision, outcomes: Sequence[Outcome], *, shown: bool = 
         raise NoStepLeft
     if taken < len(decision.steps):
         step = decision.steps[taken]
-        return replace(step, reason="fallback") if step.reason == "escalated" and doubted is None else step
+        if doubted is not None or not (step.look_up or step.reason == "escalated"):
+            return step
+        now = decision.look_up is not None and decision.look_up.now
+        reason = "fallback" if step.reason == "escalated" else step.reason
+        return replace(step, reason=reason, look_up=step.look_up and now)
     if shown and taken == len(decision.steps):
         return Step(decision.steps[-1].expert, "resume")
     raise NoStepLeft

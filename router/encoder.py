@@ -8,14 +8,17 @@ long text only its head and its tail are read.
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from unicodedata import normalize, ucd_3_2_0
 
 import msgspec
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from tokenizers import Tokenizer
 
 ARTIFACTS: Final = Path(__file__).parent / "artifacts"
 ENCODER_FILES: Final = ("encoder.safetensors", "tokenizer.json")
@@ -26,7 +29,11 @@ MEMO_CHARS: Final = 32  # longer words are seldom seen twice,
 SHORT_CHARS: Final = 4  # and so are longer ones with a digit: order numbers, times, ids
 RESCALE: Final = 2.0**112  # a single float has 112 more exponents below 1 than a half
 
+WORD_CHARS: Final = 100  # a longer word is unknown
+
 _DIGIT: Final = re.compile("[0-9]")
+# Ideographs, which the library parts, and a capital sigma, which it does not know at a word's end
+_OTHERWISE: Final = re.compile("[\u03a3\u302e\u302f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _WORDS: Final = re.compile(r"[^!-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")  # runs without ASCII punctuation, or one mark
 
 
@@ -40,23 +47,17 @@ def excerpt(text: str) -> str:
 class Tokens:
     """Splits texts into token ids as BERT's uncased WordPiece does; the memo changes the speed and nothing else."""
 
-    __slots__ = ("_memo", "_tokenizer", "_vocabulary")
+    __slots__ = ("_memo", "_tokenizer")
 
     def __init__(self, file: Path) -> None:
         from tokenizers import Tokenizer  # noqa: PLC0415  an import that a process without a router need not pay
 
         self._tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        self._vocabulary: dict[str, int] = self._tokenizer.get_vocab()
-        self._memo: dict[str, list[int]] = {}
+        self._memo = _Runs(self._tokenizer)
 
     def ids(self, text: str) -> list[int]:
         """The token ids of an excerpt."""
-        memo = self._memo
-        found: list[int] = []
-        for run in text.split():
-            known = memo.get(run)
-            found += self._learn(run) if known is None else known
-        return found
+        return list(chain.from_iterable(map(self._memo.__getitem__, text.split())))
 
     @property
     def remembered(self) -> int:
@@ -67,38 +68,79 @@ class Tokens:
         """What the ids stand for, for a person."""
         return [self._tokenizer.id_to_token(token) or "" for token in ids]
 
-    def _learn(self, run: str) -> list[int]:
-        """Ids of a run without spaces; its words are remembered too, since `word,` brings `word`."""
-        ids: list[int]
-        if len(run) <= MEMO_CHARS and run.isascii() and run.isalnum():
+
+class _Runs(dict[str, list[int]]):
+    """Ids by run of characters without a space: those that were met, and by `__missing__` any other's."""
+
+    __slots__ = ("_encode", "_reach", "_starts", "_tail_reach", "_tails", "_unknown")
+
+    def __init__(self, tokenizer: "Tokenizer") -> None:
+        super().__init__()
+        self._encode = tokenizer.encode
+        self._starts: dict[str, int] = tokenizer.get_vocab()
+        self._unknown = [self._starts["[UNK]"]]
+        self._tails = {piece[2:]: token for piece, token in self._starts.items() if piece.startswith("##")}
+        self._reach = _reach(self._starts)
+        self._tail_reach = _reach(self._tails)
+
+    def __missing__(self, run: str) -> list[int]:
+        """Ids of a run; its words are remembered too, since `word,` brings `word`."""
+        if run.isascii() and run.isalnum():
             ids = self._pieces(run.lower())
         elif len(parts := _WORDS.findall(run)) > 1:
-            ids = []
-            for part in parts:
-                known = self._memo.get(part)
-                ids += self._learn(part) if known is None else known
+            ids = list(chain.from_iterable(map(self.__getitem__, parts)))
+        elif len(run) <= MEMO_CHARS and not run.isascii() and (bare := _plain(run)):
+            ids = self._pieces(bare)
         else:
-            ids = self._tokenizer.encode(run, add_special_tokens=False).ids
-        if len(run) <= MEMO_CHARS and (len(run) <= SHORT_CHARS or not _DIGIT.search(run)):
-            if len(self._memo) >= MEMO_ENTRIES:
-                self._memo.clear()
-            self._memo[run] = ids
+            ids = self._encode(run, add_special_tokens=False).ids
+        size = len(run)
+        if size <= SHORT_CHARS or (size <= MEMO_CHARS and not _DIGIT.search(run)):
+            if len(self) >= MEMO_ENTRIES:
+                self.clear()
+            self[run] = ids
         return ids
 
     def _pieces(self, word: str) -> list[int]:
-        """WordPiece by longest match first, as the library does it, for a plain word; its call costs 12 us, this 2."""
+        """WordPiece by longest match first, as the library does it, for a plain word; its call costs 12 us, this 1."""
+        whole = self._starts.get(word)
+        if whole is not None:
+            return [whole]
+        size = len(word)
+        if size > WORD_CHARS:
+            return self._unknown
         pieces: list[int] = []
-        start = 0
-        while start < len(word):
-            mark = "##" if start else ""
-            for end in range(len(word), start, -1):
-                if (piece := self._vocabulary.get(mark + word[start:end])) is not None:
+        start, known, reach = 0, self._starts, self._reach
+        while start < size:
+            for end in range(min(size, start + reach.get(word[start : start + 2], 1)), start, -1):
+                if (piece := known.get(word[start:end])) is not None:
                     break
             else:
-                return [self._vocabulary["[UNK]"]]
+                return self._unknown
             pieces.append(piece)
-            start = end
+            start, known, reach = end, self._tails, self._tail_reach
         return pieces
+
+
+def _reach(pieces: Iterable[str]) -> dict[str, int]:
+    """How long the longest piece is that begins with these two letters."""
+    found: dict[str, int] = {}
+    for piece in pieces:
+        if len(piece) > found.get(piece[:2], 1):
+            found[piece[:2]] = len(piece)
+    return found
+
+
+def _plain(word: str) -> str:
+    """A word beyond ASCII as the library writes it before it looks it up: small, without marks; empty if unsure.
+
+    The library's Unicode is older than Python's, so marks are those that Unicode 3.2 knew.
+    """
+    if _OTHERWISE.search(word):
+        return ""
+    bare = normalize("NFD", word)
+    if not bare.isalpha():
+        bare = "".join(letter for letter in bare if ucd_3_2_0.category(letter) != "Mn")
+    return bare.lower() if bare.isalpha() else ""
 
 
 class StaticEncoder:

@@ -4,6 +4,7 @@ A `Segment` is one part of a request with its origin. Origin, not wording, decid
 (Countermind, arXiv 2510.11837): the same sentence is an order from a user and mere data from a tool.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -27,6 +28,7 @@ class Origin(StrEnum):
     MEMORY = "memory"
 
 
+OFFERED: Final = re.compile(r"(?:tools|functions)(?:\[\d+\])?(?=[.{<]|$)")  # how a place within an offered tool begins
 DATA: Final = frozenset({Origin.TOOL, Origin.FILE, Origin.IMAGE, Origin.RETRIEVED, Origin.MEMORY})
 
 
@@ -42,6 +44,12 @@ class Segment:
     folded: str
     place: str
     source: str = ""
+
+
+def tool_of(place: str) -> str:
+    """The place of the offered tool that a text describes (`tools[2]`); empty for any other text."""
+    found = OFFERED.match(place)
+    return found[0] if found is not None else ""
 
 
 class Severity(IntEnum):

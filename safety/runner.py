@@ -11,9 +11,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Final
 
-from conclave.safety.api import Action, Check, Finding, Segment, Severity, View
+from conclave.safety.api import Action, Check, Finding, Segment, Severity, View, tool_of
 from conclave.safety.verdict import OnError, Ran, Verdict, consequence
 
 REMEMBERED: Final = 4_096  # texts; with 3 checks and few findings about 2 MB
@@ -56,6 +57,14 @@ class Memo:
         hashed.update(segment.text.encode("utf-8", "surrogatepass"))
         return hashed.digest()
 
+    def name_of_tool(self, rules: str, tenant: str, tool: str, segments: Sequence[Segment]) -> bytes:
+        """The hash of all that the tool at the place `tool` says of itself, wherever it stands among others."""
+        said = [f"{segment.place[len(tool) :]} {len(segment.text)} {segment.text}" for segment in segments]
+        parts = (rules, "\0", tenant, "\0offered\0", *said)
+        hashed = self._keyed.copy()
+        hashed.update("".join(parts).encode("utf-8", "surrogatepass"))
+        return hashed.digest()
+
     def get(self, name: bytes) -> tuple[Finding, ...] | None:
         """What was found, if it is still known."""
         with self._lock:
@@ -92,8 +101,12 @@ class Runner:
         spent = dict.fromkeys((rule.check.name for rule in self.rules), 0.0)
         errors: dict[str, str] = {}
         found: list[Finding] = []
-        for segment in segments:
-            found += self._inspected(segment, tenant, spent, errors)
+        for tool, group in groupby(segments, _tool):
+            if tool:
+                found += self._inspected_tool(tool, list(group), tenant, spent, errors)
+                continue
+            for segment in group:
+                found += self._inspected(segment, tenant, spent, errors)
         acts = {rule.check.name for rule in self.rules if not rule.observe}
         acted = tuple(one for one in found if one.check in acts)
         action = max(map(self.action_of, acted), default=Action.ALLOW)
@@ -102,7 +115,7 @@ class Runner:
             for rule in self.rules
             for name in (rule.check.name,)
         )
-        return Verdict(action, tuple(found), acted, ran)
+        return Verdict(action, tuple(found), acted, ran, would=max(map(self.action_of, found), default=Action.ALLOW))
 
     def _inspected(
         self, segment: Segment, tenant: str, spent: dict[str, float], errors: dict[str, str]
@@ -111,6 +124,29 @@ class Runner:
         known = self.memo.get(name)
         if known is not None:
             return tuple(replace(finding, place=segment.place) for finding in known)
+        found, sound = self._looked_at(segment, spent, errors)
+        if sound:
+            self.memo.put(name, tuple(found))
+        return tuple(found)
+
+    def _inspected_tool(
+        self, tool: str, segments: Sequence[Segment], tenant: str, spent: dict[str, float], errors: dict[str, str]
+    ) -> tuple[Finding, ...]:
+        """As `_inspected`, of all texts of one offered tool: they come again with every turn, and are one memory."""
+        name = self.memo.name_of_tool(self.version, tenant, tool, segments)
+        known = self.memo.get(name)
+        if known is not None:
+            return tuple(replace(finding, place=f"{tool}{finding.place}") for finding in known)
+        looks = [self._looked_at(segment, spent, errors) for segment in segments]
+        found = [finding for one, _ in looks for finding in one]
+        if all(sound for _, sound in looks):
+            self.memo.put(name, tuple(replace(one, place=one.place[len(tool) :]) for one in found))
+        return tuple(found)
+
+    def _looked_at(
+        self, segment: Segment, spent: dict[str, float], errors: dict[str, str]
+    ) -> tuple[list[Finding], bool]:
+        """What the checks find, and whether none of them failed."""
         views = self.views_of(segment)
         found: list[Finding] = []
         sound = True
@@ -127,9 +163,11 @@ class Runner:
                 if rule.on_error == "block":
                     found.append(_failure(rule.check.name, segment))
             spent[rule.check.name] += self.now_s() - started_s
-        if sound:
-            self.memo.put(name, tuple(found))
-        return tuple(found)
+        return found, sound
+
+
+def _tool(segment: Segment) -> str:
+    return tool_of(segment.place)
 
 
 def _failure(check: str, segment: Segment) -> Finding:

@@ -18,6 +18,7 @@ from conclave.safety.detect.learned import Heads, learned_checks
 ORIGINS: Final[Mapping[str, Origin]] = MappingProxyType(
     {"user": Origin.USER, "tool": Origin.TOOL, "retrieved": Origin.TOOL, "file": Origin.FILE}
 )
+SCORES: Final = ("override", "persona", "embedded")  # that a row says; what others find stands in its findings
 MOST_CHARS: Final = 8_000_000  # of a folded text
 
 
@@ -55,7 +56,7 @@ def as_row(name: object, found: Scanned) -> dict[str, object]:
     return {
         "id": name,
         "action": found.action,
-        "scores": {head: round(score, 6) for head, score in found.scores.items()},
+        "scores": {head: round(found.scores[head], 6) for head in SCORES},
         "findings": [
             {
                 "check": one.check,

@@ -34,13 +34,15 @@ class Verdict:
     """What the checks say of one request.
 
     `action` is what happens; `findings` are all that were made, by checks that only observe, too (`acted` are the
-    others). `ran` says how each check went.
+    others). `ran` says how each check went. `confirmed` are the kinds of what a person has let pass.
     """
 
     action: Action
     findings: tuple[Finding, ...]
     acted: tuple[Finding, ...]
     ran: tuple[Ran, ...]
+    confirmed: tuple[str, ...] = ()
+    would: Action = Action.ALLOW  # what would happen if nothing were only observed
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -60,6 +62,8 @@ def joined(first: Verdict, second: Verdict) -> Verdict:
         first.findings + second.findings,
         first.acted + second.acted,
         first.ran + second.ran,
+        first.confirmed + second.confirmed,
+        max(first.would, second.would),
     )
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.retrieval.index                          100,000 passages: about two minutes on a core
     python -m benchmarks.retrieval.index --passages 1000000       a million: about half an hour, 8 GB of disk
 
-The texts are made: words of the encoder's own vocabulary, drawn as Zipf has it from 2,000 topics and from the common
-ones, 80 in a passage; the questions are eight words from inside a passage. Passages are dealt to ten groups of readers.
+The texts are made: sentences of a name, words of the encoder's own vocabulary, drawn as Zipf has it from 2,000 topics
+and from the common ones, and a number, 80 words in a passage; the questions are eight words from inside a passage. Passages are dealt to ten groups of readers.
 Recall is measured against comparing all vectors. Searches are timed one after the other, interleaved, on one thread.
 """
 
@@ -31,6 +31,9 @@ TOPICAL = 0.5  # of the words
 LETTERS = 3  # of a word, at least
 TOPIC_WORDS = 200
 WORDS = 80
+SENTENCE = 20
+NAMES = 40_000  # drawn as Zipf has it, so that most are rare
+RAREST = 1_000_000  # numbers are below it: nearly each is in one passage alone
 GROUPS = 10
 IN_DOCUMENT = 25
 DEEP = 10
@@ -49,12 +52,26 @@ class Texts:
         self.topical = 1 / np.arange(1.0, TOPIC_WORDS + 1)
         self.topical /= self.topical.sum()
         self.topics = self.random.integers(0, len(self.words), (TOPICS, TOPIC_WORDS))
+        self.names = np.array(self._names())
+        self.met = 1 / np.arange(1.0, len(self.names) + 1)
+        self.met /= self.met.sum()
 
-    def passage(self) -> str:
-        topic = self.topics[self.random.integers(0, TOPICS)]
-        own = self.random.choice(topic, WORDS, p=self.topical)
-        common = self.random.choice(len(self.words), WORDS, p=self.weights)
-        return " ".join(self.words[np.where(self.random.random(WORDS) < TOPICAL, own, common)])
+    def passages(self, count: int) -> list[str]:
+        """Sentences of `SENTENCE` words: a name, what the topic says of it, a number."""
+        draw = self.random
+        topics = self.topics[draw.integers(0, TOPICS, count)]
+        own = np.take_along_axis(topics, draw.choice(TOPIC_WORDS, (count, WORDS), p=self.topical), axis=1)
+        common = draw.choice(len(self.words), (count, WORDS), p=self.weights)
+        words = self.words[np.where(draw.random((count, WORDS)) < TOPICAL, own, common)].astype(object)
+        starts = np.arange(0, WORDS, SENTENCE)
+        words[:, starts] = self.names[draw.choice(len(self.names), (count, len(starts)), p=self.met)]
+        words[:, starts + SENTENCE - 1] = draw.integers(1, RAREST, (count, len(starts))).astype(str).astype(object)
+        return [" ".join(row) for row in words]
+
+    def _names(self) -> list[str]:
+        parts = "bal dor ven mik tar os lun gre hal ist rov cam ely zun pir qua".split()
+        drawn = self.random.integers(0, len(parts), (NAMES, 4))
+        return ["".join(parts[at] for at in row).capitalize() for row in drawn]
 
 
 @click.command()
@@ -81,7 +98,7 @@ def main(passages: int, queries: int, folder: Path | None) -> None:
 def fill(library: Library, encoder: StaticEncoder, passages: int) -> None:
     texts = Texts(encoder)
     for document in range(passages // IN_DOCUMENT):
-        said = [texts.passage() for _ in range(IN_DOCUMENT)]
+        said = texts.passages(IN_DOCUMENT)
         cut = [Passage(text, "", "", at, at + 1) for at, text in enumerate(said)]
         entry = Entry(
             "bench", f"/{document}", f"{document}", (f"group-{document % GROUPS}",), "", 0, "b", "1", Trust.NORMAL, "",

@@ -63,7 +63,7 @@ class Unseal:
     async def _use(self, envelope: Envelope, window_s: float) -> None:
         """The last step, so that nobody but the signer can use a number up."""
         name = f"{envelope.kid}:{envelope.nonce}"
-        match await self._nonces.use(name, from_s=envelope.ts, until_s=envelope.ts + window_s):
+        match await self._nonces.use(name, by=envelope.kid, from_s=envelope.ts, until_s=envelope.ts + window_s):
             case "again":
                 raise _bad("the envelope's nonce was used before: sign each call anew", "replay")
             case "unsure":

@@ -15,13 +15,16 @@ class Scope:
     """What a key reaches: `experts` by name, or None for all; `named` are its scopes of the policy, None: it has none.
 
     What the named scopes come to is for the policy in force to say (`policy/scopes.py`): of one call then `under` are
-    those that allow it, and `masks` the only inner experts that a local mixture-of-experts model may use, by its name.
+    those that allow it, `masks` the only inner experts that a local mixture-of-experts model may use, by its name, and
+    `collections` and `tags` all that may be looked up in; None: as for everybody.
     """
 
     experts: frozenset[str] | None = None
     named: tuple[str, ...] | None = None
     under: tuple[str, ...] = ()
     masks: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: NO_MASKS)
+    collections: frozenset[str] | None = None
+    tags: frozenset[str] | None = None
 
     def reaches(self, expert: str) -> bool:
         return self.experts is None or expert in self.experts

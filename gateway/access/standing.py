@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Protocol
@@ -23,7 +23,7 @@ from conclave.safety.ooda.sanctions import Sanctions
 from conclave.safety.verdict import Verdict
 
 MOST_SUBJECTS: Final = 50_000  # keys and conversations: about 15 MB
-MOST_TEXTS: Final = 20_000  # attacks that were counted: 4 MB
+MOST_TEXTS: Final = 20_000  # attacks that were counted, and texts that were let pass: 4 MB each
 DIGEST_BYTES: Final = 16
 KEY_BLOCKED: Final = "key_blocked"  # the error's code
 NAMED: Final = "named:"  # how a conversation's name begins that the client chose
@@ -120,7 +120,9 @@ class Stood:
     """Where a call stood when it was looked at: the trust in its key and in its conversation.
 
     `band` is what policy makes of them, or what the OODA loop imposes if that is stricter; `followed` says whether it
-    counts, or is only written down. `subject` names the conversation; None where there is none.
+    counts, or is only written down. `subject` names the conversation; None where there is none. `passed` are the places
+    of texts in which something was found before, and let pass: a client sends them again with every turn. `caller` and
+    `sent` are whose texts these are, and the texts as they came.
     """
 
     key: float
@@ -129,6 +131,9 @@ class Stood:
     followed: bool
     imposed: Band = Band.OPEN
     subject: str | None = None
+    passed: frozenset[str] = frozenset()
+    caller: str = ""
+    sent: Sequence[Segment] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +175,7 @@ class Vetting:
         self._sanctions = sanctions if sanctions is not None else Sanctions()
         self._bands_for = bands_for
         self._names = Names()
+        self._passed: OrderedDict[str, None] = OrderedDict()  # the newest last
 
     def at_door(self, tenant: str, key_id: str | None) -> Door:
         """A caller's standing. Raises Forbidden for a key that is blocked for a while."""
@@ -194,15 +200,37 @@ class Vetting:
             subject = self._names.of(grant.tenant, grant.key_id or "", *began(request, segments))
         trust = self._standings.trust_of(subject) if subject is not None else BASE
         band, followed = bands.band(grant.standing, trust, grant.imposed)
-        return Stood(grant.standing, trust, band, followed, grant.imposed, subject)
+        caller = subject_of(grant.tenant, grant.key_id)
+        passed = self._known(caller, segments) if followed and band > Band.OPEN else frozenset[str]()
+        return Stood(grant.standing, trust, band, followed, grant.imposed, subject, passed, caller, segments)
 
     def note(self, stood: Stood | None, verdict: Verdict, segments: Sequence[Segment], *, answered: bool) -> None:
         """A call has ended: its conversation's standing is what the checks make it. Keys are noted from the record."""
-        if stood is None or stood.subject is None or not verdict.ran:
+        if stood is None or not verdict.ran:
+            return
+        if verdict.acted and answered:
+            self._keep(stood, {one.place for one in verdict.acted})
+        if stood.subject is None:
             return
         seen = seen_in(verdict, segments, self._names.of)
         if seen or answered:
             self._standings.note(stood.subject, seen)
+
+    def _keep(self, stood: Stood, places: Collection[str]) -> None:
+        """Something was found in these texts, and they were let pass and answered."""
+        for one in stood.sent:
+            if one.place in places:
+                name = self._names.of(stood.caller, one.origin, one.text)
+                self._passed[name] = None
+                self._passed.move_to_end(name)
+        while len(self._passed) > MOST_TEXTS:
+            self._passed.popitem(last=False)
+
+    def _known(self, caller: str, segments: Sequence[Segment]) -> frozenset[str]:
+        """The places of texts that this caller sent before, and that were let pass."""
+        if not self._passed:
+            return frozenset()
+        return frozenset(one.place for one in segments if self._names.of(caller, one.origin, one.text) in self._passed)
 
 
 def began(request: ModelRequest, segments: Sequence[Segment]) -> tuple[str, ...]:

@@ -43,6 +43,8 @@ def call_headers(call: Call) -> Headers:
         for key, name in EXPLAINED.items()
         if key in explained
     ]
+    if (retrieval := call.retrieval) is not None:
+        headers.append((b"x-conclave-retrieval", retrieval.encode()))
     if findings := call.findings:
         headers.append((b"x-conclave-findings", ",".join(findings)[:FINDINGS_CHARS].encode()))
     return headers

@@ -17,6 +17,7 @@ from conclave.gateway.api.embeddings import EmbeddingsBody
 from conclave.gateway.api.feedback import FeedbackBody
 from conclave.gateway.api.moderations import ModerationsBody
 from conclave.gateway.policy.rules import PART_NEEDS
+from conclave.gateway.policy.seeking import MODES
 from conclave.safety.boundary.segments import DECLARABLE, MOST_DECLARED, TEXT_PARTS
 from conclave.safety.toolcalls.confirm import MOST_TOKENS, TOKEN_CHARS
 
@@ -132,7 +133,20 @@ def _extension() -> Schema:
         "description": "Tokens of earlier errors `confirmation_required`: each lets its tool call pass once.",
     }
     properties = {"tags": of_call, "conversation": named, "origins": origins, "scope": scope, "confirmed": confirmed}
+    properties["retrieval"] = _retrieval()
     return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _retrieval() -> Schema:
+    mode: Schema = {"enum": list(MODES)}
+    names: Schema = {"type": ["array", "null"], "items": {"type": "string"}}
+    detailed = {
+        "type": "object",
+        "properties": {"mode": {"enum": [*MODES, None]}, "collections": names},
+        "additionalProperties": False,
+    }
+    about = "Whether the call is looked up in the library of documents, and in which collections."
+    return {"anyOf": [mode, detailed, {"type": "null"}], "description": about}
 
 
 def call_tags(value: str) -> Schema:

@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final, Self
 
@@ -19,6 +19,7 @@ import msgspec
 
 from conclave.gateway.call import Attempt, Chunk
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
+from conclave.gateway.evidence import Evidence
 from conclave.gateway.prompt import Prompt
 from conclave.retrieval.api import HEADING_SEPARATOR, Match, Passage
 from conclave.retrieval.excerpt import excerpt
@@ -110,7 +111,10 @@ class QuotedAnswer:
     async def _draft(self) -> "Draft":
         body = self._prompt.body
         texts = [_text(message) for message in _messages(body)]
-        question = last_question(body)
+        question, evidence = last_question(body), self._prompt.evidence
+        if evidence is not None and evidence.shown:
+            question = question.removeprefix(evidence.block).strip()
+            return await asyncio.to_thread(_drafted_from, evidence, question, texts)
         try:
             if sum(map(len, texts)) <= LONG_CHARS and self._store.is_quick(question):
                 return _drafted(self._store, question, texts)
@@ -134,6 +138,23 @@ def _drafted(store: Store, question: str, texts: Sequence[str]) -> Draft:
     return Draft(answer(store.matches(question, limit=PASSAGES)), sum(len(text.split()) for text in texts))
 
 
+def _drafted_from(evidence: Evidence, question: str, texts: Sequence[str]) -> Draft:
+    """From what was looked up for the call, by the numbers that it has there."""
+    numbers = {_spot(one.passage): one.number for one in evidence.shown}
+    store = Store.in_memory()
+    try:
+        store.add(replace(one.passage, text=one.text) for one in evidence.shown)
+        matches = store.matches(question, limit=PASSAGES)
+    finally:
+        store.close()
+    told = [(numbers[_spot(one.passage)], one) for one in matches if one.fit >= NEARLY * matches[0].fit]
+    return Draft(_answer(told), sum(len(text.split()) for text in texts))
+
+
+def _spot(passage: Passage) -> tuple[str, int, int]:
+    return passage.source, passage.start, passage.end
+
+
 def last_question(body: Mapping[str, Any]) -> str:
     """The text of the last user message; empty if there is none."""
     asked = (_text(message) for message in reversed(_messages(body)) if message.get("role") == "user")
@@ -143,10 +164,14 @@ def last_question(body: Mapping[str, Any]) -> str:
 def answer(matches: list[Match]) -> str:
     """The quotations, each with its number, and under them where they stand; or that there is none."""
     told = [match for match in matches if relevant(match) and match.fit >= NEARLY * matches[0].fit]
+    return _answer(list(enumerate(told, start=1)))
+
+
+def _answer(told: Sequence[tuple[int, Match]]) -> str:
     if not told:
         return NO_PASSAGE
-    quotes = [_quotation(f"{excerpt(match)}\n\n[{number}]") for number, match in enumerate(told, start=1)]
-    places = [f"- [{number}] {_place(match.passage)}" for number, match in enumerate(told, start=1)]
+    quotes = [_quotation(f"{excerpt(match)}\n\n[{number}]") for number, match in told]
+    places = [f"- [{number}] {_place(match.passage)}" for number, match in told]
     return "\n\n".join([*quotes, "Sources:", "\n".join(places)])
 
 

@@ -72,6 +72,7 @@ class CallCounters:
             self._count_decision(row.get("decision"), row["ending"])
             if (escalated := row.get("escalated")) is not None:
                 self._add(names.ESCALATIONS, 1, (row["decision"] or {}).get("category") or "", str(escalated).lower())
+            self._count_look_up(row.get("retrieval"), row.get("decision"))
             self._count_verdict(row.get("verdict"))
             self._count_verdict(row.get("guard"))
             if (stood := row.get("standing")) is not None:
@@ -89,6 +90,20 @@ class CallCounters:
             self._add(names.CHECK_DURATION, ran["ms"] / 1000, ran["check"])
             if "error" in ran:
                 self._add(names.CHECK_FAILURES, 1, ran["check"])
+
+    def _count_look_up(self, retrieval: Mapping[str, Any] | None, decision: Mapping[str, Any] | None) -> None:
+        if retrieval is None:
+            return
+        self._add(names.LOOK_UPS, 1, retrieval["outcome"])
+        if (took_ms := retrieval.get("search_ms")) is not None:
+            self._add(names.SEARCH_DURATION, took_ms / 1000)
+        if (saved := ((decision or {}).get("look_up") or {}).get("saving", 0.0)) > 0:
+            self._add(names.TOKENS_SAVED, saved)
+        for _ in retrieval.get("passages", ()):
+            self._add(names.PASSAGES, 1, "shown")
+        for one in retrieval.get("kept_away", ()):
+            self._add(names.PASSAGES, 1, one["reasons"][0])
+        self._count_verdict(retrieval.get("verdict"))
 
     def _count_tags(self, row: Mapping[str, Any]) -> None:
         """Only tags that policy lists, and of each only the values listed: a client cannot make series."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from conclave.gateway.call import Operation
-from conclave.router.api import Classification, Talk
+from conclave.router.api import Classification, LookUp, Talk
 
 NO_TALK: Final = Talk()
 
@@ -20,6 +20,7 @@ class Asked:
     `reach` are the experts that the key reaches, by name; None: all. `found` is None where the choice needs no
     category (a named expert, an embedding, routing switched off) or there was no text. `talk` is what is known of the
     conversation. `quality` is what each expert is expected to score on this very question, where the policy has a head.
+    `look_up` is what came of asking whether looking it up pays; None where there is nothing to look up in.
     """
 
     model: str
@@ -29,6 +30,7 @@ class Asked:
     found: Classification | None = None
     talk: Talk = NO_TALK
     quality: Mapping[str, float] = field(default_factory=dict)
+    look_up: LookUp | None = None
 
     def reaches(self, expert: str) -> bool:
         """Whether the key does."""

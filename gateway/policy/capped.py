@@ -20,7 +20,10 @@ NESTED: Final = {  # where providers look for the tokens of thinking, and for it
     ("thinking", "budget_tokens"): "tokens",
     ("reasoning", "max_tokens"): "tokens",
     ("reasoning", "effort"): "effort",
+    ("output_config", "effort"): "effort",
+    ("chat_template_kwargs", "thinking_budget"): "tokens",
 }
+THINKING: Final = "thinking_budget"  # the same as a field of its own
 IN_CIRCLES: Final = "tool_loop"  # the code of both refusals for loops
 
 
@@ -65,13 +68,20 @@ class RequestCaps:
                 yield name, self.answer_tokens
         if self._is_too_hard(body.get("reasoning_effort")):
             yield "reasoning_effort", self.effort
+        if self._is_too_long(body.get(THINKING)):
+            yield THINKING, self._for_thinking
         for (outer, inner), kind in NESTED.items():
             holder = body.get(outer)
             value = holder.get(inner) if isinstance(holder, dict) else None
-            if kind == "tokens" and self._is_too_long(value) and self.answer_tokens is not None:
-                yield f"{outer}.{inner}", max(1, self.answer_tokens // 2)  # the rest is for the answer itself
+            if kind == "tokens" and self._is_too_long(value):
+                yield f"{outer}.{inner}", self._for_thinking
             elif kind == "effort" and self._is_too_hard(value):
                 yield f"{outer}.{inner}", self.effort
+
+    @property
+    def _for_thinking(self) -> int | None:
+        """Of the tokens of an answer; the rest is for what it says."""
+        return None if self.answer_tokens is None else max(1, self.answer_tokens // 2)
 
     def _is_too_long(self, value: object) -> bool:
         return self.answer_tokens is not None and isinstance(value, int | float) and value > self.answer_tokens

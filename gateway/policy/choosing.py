@@ -95,6 +95,9 @@ class Choosing:
 
     def choose(self, asked: Asked) -> router.Decision:
         """As `decide`, from what the record keeps: a live call and its replay go the same way."""
+        return self._chosen(asked).looking_up(asked.look_up) if asked.look_up is not None else self._chosen(asked)
+
+    def _chosen(self, asked: Asked) -> router.Decision:
         model = self._model(asked.model)
         if model in self.experts:
             return self._named(model, asked)

@@ -12,7 +12,7 @@ from conclave.gateway.policy.part import Flag, Part
 CheckName: TypeAlias = Literal[
     "hidden", "signatures", "secrets", "pii", "sponge", "topics", "override", "persona", "harm", "embedded"
 ]
-CheckAction: TypeAlias = Literal["off", "observe", "annotate", "redact", "block"]
+CheckAction: TypeAlias = Literal["off", "observe", "annotate", "redact", "confirm", "block"]
 FromSeverity: TypeAlias = Literal["low", "medium", "high"]
 LEARNED: Final = frozenset({"override", "persona", "harm", "embedded"})
 WHOLE: Final = LEARNED | {"topics"}  # what they find has no place in the text that could be cut out
@@ -26,7 +26,7 @@ class CheckSettings(Part):
     action: CheckAction = Field(
         default="block",
         description="`observe`: noted and nothing more; `annotate`: the caller is told; `redact`: cut out of what the "
-        "expert is sent; `block`: refused.",
+        "expert is sent; `confirm`: refused until a person lets it pass; `block`: refused.",
     )
     threshold: float | None = Field(
         default=None, ge=0, le=1, description="Learned checks: the score from which it is a finding; null: its card's."

@@ -23,6 +23,7 @@ from conclave.gateway.policy.links import LinkSettings
 from conclave.gateway.policy.packages import PackageSettings
 from conclave.gateway.policy.part import NAME, CategoryName, ExpertName, Flag, Part, Row
 from conclave.gateway.policy.parts import PartSettings
+from conclave.gateway.policy.retrieval import RetrievalSettings
 from conclave.gateway.policy.routing import Routing
 from conclave.gateway.policy.scopes import SCOPE, TOOL, Scopes
 from conclave.gateway.policy.signatures import SignatureSettings
@@ -117,6 +118,7 @@ Params = Annotated[dict[ParamName, JsonValue], AfterValidator(_sound_params)]
 class Stages(Part):
     """Which stages work. `observe`: the stage works and is recorded, but nothing follows from it."""
 
+    retrieve: StageMode = Field(default="on", description="Look calls up in the library of documents.")
     detect: StageMode = Field(default="on", description="Let the checks of `defences` look at what callers send.")
     route: StageMode = Field(default="on", description="Choose the expert by the question's category.")
     guard: StageMode = Field(default="on", description="Let the checks of `answers` look at what experts say.")
@@ -349,6 +351,9 @@ class TenantOverrides(Part):
         default=None, description="Whether this tenant's calls are signed, and its keys; null: as for all."
     )
     tools: ToolsSettings | None = Field(default=None, description="This tenant's tools; null: as for all.")
+    retrieval: RetrievalSettings | None = Field(
+        default=None, description="What this tenant's calls are looked up in; null: as for all."
+    )
 
 
 class PolicyDocument(Part):
@@ -405,6 +410,9 @@ class PolicyDocument(Part):
     )
     tools: ToolsSettings = Field(
         default_factory=ToolsSettings, description="What the tools that requests offer may do."
+    )
+    retrieval: RetrievalSettings = Field(
+        default_factory=RetrievalSettings, description="When calls are looked up in the library of documents."
     )
     scopes: Scopes = Field(
         default_factory=dict, description="What keys that are bound to one of these may reach, by `cluster.right`."

@@ -29,6 +29,7 @@ from conclave.gateway.policy.opening import Keys, Opened, Opener, is_lost, keys_
 from conclave.gateway.policy.own import Teach
 from conclave.gateway.policy.published import Published, Version
 from conclave.gateway.policy.screening import MakeCheck
+from conclave.gateway.policy.seeking import MakeSeeking
 from conclave.gateway.policy.source import ConfigError, Problem, dotted
 from conclave.gateway.policy.watch import LOOK_S, WatchedFile
 from conclave.gateway.settings import Settings, read_again
@@ -66,6 +67,7 @@ class Makings:
     model_digest: str
     teach: Teach | None = None
     checks: MakeCheck | None = None
+    seeks: MakeSeeking | None = None
 
 
 class HotPolicy:
@@ -266,6 +268,7 @@ class HotPolicy:
             digest=stored.digest,
             teach=self._makings.teach,
             checks=self._makings.checks,
+            seeks=self._makings.seeks,
         )
 
     def _write_row(self, stored: "StoredVersion") -> None:

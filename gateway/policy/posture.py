@@ -4,7 +4,7 @@ Nothing here is milder than what holds for everybody, and nothing widens what ad
 elsewhere (`access/standing.py`); this page only says what follows from it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -14,9 +14,9 @@ from conclave.gateway.policy.screening import OPEN, Screen
 from conclave.gateway.policy.standing import StandingSettings, WatchSettings
 from conclave.safety.api import Action, Severity
 from conclave.safety.detect.learned import LearnedCheck
-from conclave.safety.detect.standing import Band
-from conclave.safety.detect.turns import TurnRunner
-from conclave.safety.runner import Rule
+from conclave.safety.detect.standing import NO_ATTACK, Band
+from conclave.safety.known import KnownRunner
+from conclave.safety.runner import Rule, Runner
 
 if TYPE_CHECKING:
     from conclave.gateway.access.scope import Grant
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CONFINED: Final = "restricted_standing"  # the code of what a band refuses
 ANY: Final = "any"
+ATTACKS: Final = "attacks"  # what honest people cause, such as an address in a text, is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +72,28 @@ class Postures:
                 param="tools",
                 code=CONFINED,
             )
+        screen = milder(posture.screen, self.by_band[Band.OPEN].screen, stood.passed if stood is not None else ())
         if posture.experts is None:
-            return grant, posture.screen
+            return grant, screen
         reach = posture.experts if grant.scope.experts is None else posture.experts & grant.scope.experts
-        return replace(grant, scope=replace(grant.scope, experts=reach)), posture.screen
+        return replace(grant, scope=replace(grant.scope, experts=reach)), screen
 
 
 ALL_OPEN: Final = Postures()
 
 
+def milder(screen: Screen, usual: Screen, passed: Collection[str]) -> Screen:
+    """The screen of a band, which judges as `usual` what stands at the places of texts that were let pass before."""
+    strict, mild = screen.runner, usual.runner
+    if not passed or strict is None or mild is None or isinstance(strict, KnownRunner) or isinstance(mild, KnownRunner):
+        return screen
+    return replace(screen, runner=KnownRunner(strict, mild, frozenset(passed)))
+
+
 def stricter(screen: Screen, band: WatchSettings) -> Screen:
     """The screen as it is in a band: the same checks in the same order, none of them milder."""
     runner = screen.runner
-    if runner is None or isinstance(runner, TurnRunner):
+    if not isinstance(runner, Runner):
         return screen
     rules = tuple(_stricter(rule, band) for rule in runner.rules)
     # what a check finds depends on its threshold and not on what follows: only then is it remembered apart
@@ -95,7 +105,8 @@ def _stricter(rule: Rule, band: WatchSettings) -> Rule:
     check = rule.check
     if isinstance(check, LearnedCheck):
         check = replace(check, threshold=check.threshold * band.threshold_factor)
-    if check.name in band.block or (ANY in band.block and not rule.observe):
+    all_of_these = ANY in band.block or (ATTACKS in band.block and check.name not in NO_ATTACK)
+    if check.name in band.block or (all_of_these and not rule.observe):
         return replace(rule, check=check, action=Action.BLOCK, observe=False, from_severity=Severity.LOW)
     return replace(rule, check=check)
 

@@ -34,6 +34,7 @@ from conclave.gateway.policy.rules import Rules
 from conclave.gateway.policy.scopes import compiled as permissions_of
 from conclave.gateway.policy.screening import OPEN, Given, MakeCheck, Screen
 from conclave.gateway.policy.screening import compiled as screen_of
+from conclave.gateway.policy.seeking import MakeSeeking, Seeking
 from conclave.gateway.policy.table import table_of
 from conclave.gateway.policy.tools import compiled as gate_of
 from conclave.gateway.policy.turning import with_turns
@@ -75,7 +76,8 @@ class Version:
     `heads` opens the quality head that it names; without it, a decision has only what was recorded of one.
     `number` is that of the table of versions, and `digest` as it stands there; 0 for a document that is not kept.
     `teach` makes a classifier that knows the document's own categories; without it they are not looked for.
-    `checks` makes a check of the document's defences; without it requests are not looked at.
+    `checks` makes a check of the document's defences; without it requests are not looked at. `seeks` makes what looks
+    calls up; without it nothing is.
     """
 
     def __init__(  # noqa: PLR0913  what a version is, and what all of them share; keyword-only but the first two
@@ -90,6 +92,7 @@ class Version:
         digest: str | None = None,
         teach: Teach | None = None,
         checks: MakeCheck | None = None,
+        seeks: MakeSeeking | None = None,
     ) -> None:
         self.document = document
         self.experts = experts
@@ -100,6 +103,7 @@ class Version:
         self._model_digest = model_digest
         self._heads = heads
         self._checks = checks
+        self._seeks = seeks
         self._memo = Memo(os.urandom(MEMO_KEY_BYTES))
         self.orders = document.ooda.orders()  # to the loop over the record
         self._courses: dict[str, Crescendo] = {}
@@ -184,8 +188,18 @@ class Version:
             postures=postures,
             permissions=permissions_of(document.scopes),
             fences=document.fences.model_copy(update=said(tenant.fences)).compiled(),
+            seeking=self._seeking(document, stages.retrieve, tenant, postures.by_band[Band.OPEN].screen),
             tools=gate_of(document.tools if tenant.tools is None else tenant.tools, stages.guard),
         )
+
+    def _seeking(
+        self, document: PolicyDocument, mode: StageMode, tenant: TenantOverrides, screen: Screen
+    ) -> Seeking | None:
+        settings = tenant.retrieval or document.retrieval
+        if self._seeks is None or mode == "off" or settings.mode == "never":
+            return None
+        quotes = frozenset(name for name, expert in document.experts.items() if expert.kind == "quoting")
+        return self._seeks(settings, screen, quotes, observe=mode == "observe")
 
     def _guarding(self, document: PolicyDocument, mode: StageMode, tenant: TenantOverrides) -> Guarding:
         checks = document.answers if tenant.answers is None else tenant.answers

@@ -6,7 +6,7 @@ that it names. Floats are written as JSON writes them, with the digits that read
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from conclave.gateway.call import Operation
 from conclave.gateway.errors import ConclaveError
 from conclave.gateway.policy.asked import NO_TALK, Asked
-from conclave.router.api import Classification, Decision, Step, Talk
+from conclave.router.api import Classification, Decision, LookUp, Step, Talk
 
 if TYPE_CHECKING:
     from conclave.gateway.policy.choosing import Candidate
@@ -48,6 +48,7 @@ class RecordedDecision(msgspec.Struct, frozen=True):
     reach: frozenset[str] | None = None
     talk: Talk = Talk()
     quality: dict[str, float] = {}
+    look_up: LookUp | None = None
     arm: str | None = None
     basis: str | None = None
     category: str | None = None
@@ -92,6 +93,8 @@ def as_row(decision: Decision, asked: Asked | None, arm: str | None = None, basi
             row["talk"] = _talk(asked.talk)
         if asked.quality:
             row["quality"] = asked.quality
+        if asked.look_up is not None:
+            row["look_up"] = asdict(asked.look_up)
     if arm is not None:
         row["arm"] = arm
     if basis:
@@ -117,7 +120,9 @@ def basis_of(experts: "Mapping[str, Candidate]", *tables: "Table") -> str:
 
 def _step(step: Step) -> dict[str, Any]:
     row: dict[str, Any] = {"expert": step.expert, "reason": step.reason}
-    return row | {"on_trial": True} if step.on_trial else row
+    if step.on_trial:
+        row["on_trial"] = True
+    return row | {"look_up": True} if step.look_up else row
 
 
 def _talk(talk: Talk) -> dict[str, Any]:
@@ -152,7 +157,16 @@ def _asked(call: RecordedCall) -> Asked:
         raise IncompleteError("the row is of an older Conclave, which did not keep what the request needed")
     if decision.category is not None:
         found = Classification(decision.category, decision.confidence, decision.unsure, decision.probabilities)
-    return Asked(call.model, call.operation, decision.needs, decision.reach, found, decision.talk, decision.quality)
+    return Asked(
+        call.model,
+        call.operation,
+        decision.needs,
+        decision.reach,
+        found,
+        decision.talk,
+        decision.quality,
+        decision.look_up,
+    )
 
 
 def again(rules: "Rules", row: Mapping[str, Any]) -> list[Change]:

@@ -13,6 +13,7 @@ from conclave.gateway import prompt
 from conclave.gateway.access.scope import NO_MASKS
 from conclave.gateway.call import ACCEPTED, ModelRequest
 from conclave.gateway.errors import (
+    Forbidden,
     Interrupted,
     InvalidRequest,
     NoExpertLeft,
@@ -20,10 +21,12 @@ from conclave.gateway.errors import (
     Unsupported,
     UpstreamRejected,
 )
+from conclave.gateway.evidence import NO_EVIDENCE, Evidence, Searched
 from conclave.gateway.experts.enough import Enough
 from conclave.gateway.guard import UNGUARDED, Guard, Guarding, NoGuard
 from conclave.gateway.policy.answers import OPEN as UNLOOKED
 from conclave.gateway.policy.arms import EXTENSION, Arms, conversation_of
+from conclave.gateway.policy.asked import Asked
 from conclave.gateway.policy.capped import NO_CAPS, RequestCaps
 from conclave.gateway.policy.choosing import ALONE, Choosing
 from conclave.gateway.policy.confirming import confirming
@@ -34,13 +37,19 @@ from conclave.gateway.policy.posture import ALL_OPEN, Postures
 from conclave.gateway.policy.reading import Parts
 from conclave.gateway.policy.scopes import NO_PERMISSIONS, Permissions
 from conclave.gateway.policy.screening import OPEN, Screen
+from conclave.gateway.policy.seeking import FIELD, Seeking, wish_of
 from conclave.gateway.policy.tools import UNGATED, ToolGate
 from conclave.gateway.trace import NO_HEADERS
+from conclave.retrieval.api import Query
 from conclave.router import api as router
 from conclave.router.gates.cascade import ALTERNATIVES, Heard
+from conclave.router.gates.knowing import Heard as Said
+from conclave.router.gates.knowing import knowing
+from conclave.router.gates.retrieval import Mode
 from conclave.safety.api import Origin, Segment
 from conclave.safety.boundary.caps import BoundaryError, Caps, check_shape
 from conclave.safety.boundary.fence import NO_FENCES, Fences
+from conclave.safety.boundary.offered import read_offered
 from conclave.safety.boundary.segments import declared, read_inputs, read_messages
 from conclave.safety.output.api import Restorer
 from conclave.safety.output.repetition import AnswerLimits
@@ -83,6 +92,7 @@ class Rules(Choosing):
     caps: RequestCaps = NO_CAPS
     hears: AnswerLimits | None = None
     tools: ToolGate = UNGATED
+    seeking: Seeking | None = None
 
     def for_conversation(self, tenant: str, request: ModelRequest, segments: Sequence[Segment]) -> "Rules":
         """These rules, or those of the arm that the conversation belongs to if the policy tests two."""
@@ -95,10 +105,13 @@ class Rules(Choosing):
         """
         caps = Caps(messages=self.limits.messages, text_chars=self.limits.text_chars, nesting=self.limits.nesting)
         body, field = request.body, INPUTS.get(request.operation)
+        offered: tuple[Segment, ...] = ()
         try:
             if field is None:
                 check_shape(body, nesting=caps.nesting)
                 reading = read_messages(body.get("messages"), caps)
+                room = caps.text_chars - sum(len(segment.folded) for segment in reading.segments)
+                offered = read_offered(body, room_chars=room)
             else:
                 reading = read_inputs(body.get(field), caps, place=field)  # bounds token ids in a way of its own
                 check_shape({key: body[key] for key in body if key != field}, nesting=caps.nesting)
@@ -108,7 +121,7 @@ class Rules(Choosing):
             raise kind(error.message, param=error.place or None) from error
         for part, place in reading.parts.items():
             self._check_part(part, place)
-        return segments
+        return segments + offered if offered else segments
 
     def next_step(
         self, decision: router.Decision, outcomes: Sequence[router.Outcome], *, shown: bool, resumable: bool = False
@@ -122,11 +135,40 @@ class Rules(Choosing):
         except router.NoStepLeft:
             self._give_up(outcomes, shown=shown)
 
+    def query(self, request: ModelRequest, segments: Sequence[Segment], scope: "Scope") -> Query | None:
+        """What to look up for the request; None: nothing. Raises InvalidRequest, Forbidden."""
+        wish = wish_of(request.body)
+        if self.seeking is not None:
+            return self.seeking.query(request, segments, scope, wish)
+        if wish.mode is Mode.REQUIRED:
+            raise Forbidden("this policy looks nothing up in documents", param=FIELD)
+        return None
+
+    def weighed(self, asked: Asked, request: ModelRequest, searched: Searched) -> Asked:
+        """What the choice follows from, with whether looking up pays for whoever would be asked."""
+        if self.seeking is None or searched.query is None:
+            return asked
+        return replace(asked, look_up=self.seeking.weighed(request, searched, self.choose(asked), self.cascade))
+
+    @property
+    def search_s(self) -> float:
+        """How long a search may take."""
+        return self.seeking.settings.timeout_s if self.seeking is not None else 0.0
+
+    def believe(
+        self, request: ModelRequest, segments: Sequence[Segment], searched: Searched, tenant: str, key: bytes
+    ) -> Evidence:
+        """What of it an expert is shown, between markers that it cannot forge. Takes milliseconds."""
+        if self.seeking is None:
+            return NO_EVIDENCE
+        evidence = self.seeking.believed(request, searched, tenant)
+        return prompt.quoted(evidence, self.fences, key=key, conversation=conversation_of(request, segments))
+
     def fence(self, request: ModelRequest, segments: Sequence[Segment], key: bytes) -> ModelRequest:
         """The request with its data between markers, for every expert that is asked; `key` makes them unforgeable."""
         return prompt.fenced(request, segments, self.fences, key=key, conversation=conversation_of(request, segments))
 
-    def compose(
+    def compose(  # noqa: PLR0913  each a separate fact of the step, keyword-only but the first two
         self,
         request: ModelRequest,
         step: router.Step,
@@ -134,6 +176,7 @@ class Rules(Choosing):
         so_far: str = "",
         headers: Mapping[str, str] = NO_HEADERS,
         masks: Mapping[str, Sequence[int]] = NO_MASKS,
+        evidence: Evidence | None = None,
     ) -> prompt.Prompt:
         """What the step's expert is sent; `so_far` is what the client has seen of an answer that broke off.
 
@@ -151,6 +194,7 @@ class Rules(Choosing):
             beside=beside,
             headers=headers,
             expert_mask=masks.get(step.expert),
+            evidence=evidence,
         )
 
     def guard(
@@ -184,6 +228,15 @@ class Rules(Choosing):
         if self.cascade is None or heard is None or not step.on_trial:
             return ACCEPTED
         return self.cascade.judge(heard)
+
+    def risk(self, outcome: router.Outcome, heard: Heard | None) -> Mapping[str, object] | None:
+        """Of an answer that was on trial, what its samples or its confidence say of what its expert knows."""
+        if heard is None or not any(map(str.strip, heard.answers)):  # a call of a tool is no answer
+            return None
+        if outcome.confidence is None and len(heard.answers) == 1:
+            return None
+        said = Said(closed=heard.answers, confidence=outcome.confidence)
+        return knowing(said).hallucination_risk()
 
     def until_s(self, step: router.Step, deadline_s: float, *, now_s: float) -> float:
         """Until when the step may take, on the clock of `now_s`; `deadline_s` is the call's."""

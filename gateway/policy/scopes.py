@@ -6,7 +6,7 @@ if one of them allows all of it. Decided from the request alone, before anyone i
 that the policy does not know allows nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final
 
@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from conclave.gateway.access.scope import NO_MASKS, Scope
 from conclave.gateway.errors import Forbidden, InvalidRequest
 from conclave.gateway.policy.part import ExpertName, Part, Row
+from conclave.gateway.policy.retrieval import KnowledgeName
 
 SCOPE: Final = r"^[a-z][a-z0-9_-]{0,47}\.(read|synth)$"
 EXTENSION: Final = "conclave"
@@ -28,7 +29,14 @@ GIVES_TOOLS: Final = {  # fields beside `tools` by which providers give an exper
     "plugins": "plugins",
     "builtin_tools": "builtin_tools",
     "search_parameters": "web_search",
+    "enable_search": "web_search",
+    "web_search": "web_search",
+    "search_settings": "web_search",
+    "compound_custom": "compound_custom",
+    "data_sources": "data_sources",
+    "connectors": "connectors",
 }
+OTHER_MODELS: Final = ("models", "fallbacks")  # by which a provider asks another model than the expert's
 
 ScopeName = Annotated[str, StringConstraints(pattern=SCOPE)]
 ToolName = Annotated[str, StringConstraints(pattern=TOOL)]
@@ -42,6 +50,13 @@ class ScopeSettings(Part):
     tools: tuple[ToolName, ...] | None = Field(
         default=None,
         description="The only tools that a request may offer; null: all, and none for the right `read`.",
+    )
+    collections: tuple[KnowledgeName, ...] | None = Field(
+        default=None, description="The only collections of documents that are looked up in; null: as for everybody."
+    )
+    tags: tuple[KnowledgeName, ...] | None = Field(
+        default=None,
+        description="The only tags, of those that the policy gives, whose documents may be read; null: all.",
     )
     expert_masks: dict[ExpertName, Annotated[tuple[Inner, ...], Field(min_length=1)]] = Field(
         default_factory=dict,
@@ -70,6 +85,8 @@ class Permission:
     experts: frozenset[str] | None
     tools: frozenset[str] | None
     masks: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: NO_MASKS)
+    collections: frozenset[str] | None = None
+    tags: frozenset[str] | None = None
 
     def allows(self, tools: frozenset[str]) -> bool:
         return self.tools is None or tools <= self.tools
@@ -87,6 +104,8 @@ class Permissions:
     def granted(self, scope: Scope, body: Mapping[str, Any]) -> Scope:
         """What of a key's scope this request may use; raises Forbidden, InvalidRequest. Never more than the key's."""
         wanted = _wanted(body)
+        if scope.experts is not None or scope.named is not None or wanted is not None:
+            _check_models(body)
         if scope.named is None and wanted is None:
             return scope
         chosen = self._chosen(scope, wanted)
@@ -140,11 +159,16 @@ def _permission(name: str, scope: ScopeSettings) -> Permission:
         experts=frozenset(scope.experts) if scope.experts is not None else None,
         tools=frozenset() if name.endswith(".read") else tools,
         masks=scope.expert_masks,
+        collections=frozenset(scope.collections) if scope.collections is not None else None,
+        tags=frozenset(scope.tags) if scope.tags is not None else None,
     )
 
 
 def _under(left: Sequence[Permission], scope: Scope) -> Scope:
-    """The experts of any of these permissions, as far as the key reaches them; the first that has one masks it."""
+    """The experts of any of these permissions, as far as the key reaches them; the first that has one masks it.
+
+    Documents are those that each of them allows: one permission's expert never reads another's.
+    """
     lists = [one.experts for one in left]
     any_of = None if None in lists else frozenset[str]().union(*(one for one in lists if one is not None))
     both = [one for one in (scope.experts, any_of) if one is not None]
@@ -152,7 +176,20 @@ def _under(left: Sequence[Permission], scope: Scope) -> Scope:
     names = {expert for one in left for expert in one.masks}
     first = {expert: next(one for one in left if one.reaches(expert)) for expert in names}
     masks = {expert: one.masks[expert] for expert, one in first.items() if expert in one.masks}
-    return Scope(experts, scope.named, tuple(one.name for one in left), masks or NO_MASKS)
+    return Scope(
+        experts,
+        scope.named,
+        tuple(one.name for one in left),
+        masks or NO_MASKS,
+        _common(one.collections for one in left),
+        _common(one.tags for one in left),
+    )
+
+
+def _common(sets: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
+    """What is in all of them; None is everything."""
+    limited = [one for one in sets if one is not None]
+    return frozenset.intersection(*limited) if limited else None
 
 
 def _wanted(body: Mapping[str, Any]) -> str | None:
@@ -163,9 +200,17 @@ def _wanted(body: Mapping[str, Any]) -> str | None:
     raise InvalidRequest("conclave.scope must be the name of a scope, such as code.read", param=NARROWS)
 
 
+def _check_models(body: Mapping[str, Any]) -> None:
+    """An expert is one model: its provider may not be asked for another."""
+    said = next((name for name in OTHER_MODELS if body.get(name) is not None), None)
+    if said is not None:
+        words = f"this key's experts are fixed, and {said} would have a provider choose another model"
+        raise Forbidden(words, param=said, code="outside_scope")
+
+
 def tools_of(body: Mapping[str, Any]) -> frozenset[str]:
     """The names of all tools that a request offers, whatever the form; of one that says several, each."""
-    found = {name for field, name in GIVES_TOOLS.items() if body.get(field) is not None}
+    found = {name for field, name in GIVES_TOOLS.items() if body.get(field) not in (None, False)}
     for key in ("tools", "functions"):
         offered = body.get(key)
         if offered is not None:

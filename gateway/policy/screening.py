@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from conclave.gateway.call import ModelRequest
+from conclave.gateway.errors import ConfirmationRequired
 from conclave.gateway.policy.arms import conversation_of
 from conclave.gateway.policy.defences import CheckSettings
 from conclave.gateway.policy.signatures import SignatureSettings
@@ -23,6 +24,7 @@ from conclave.safety.detect.crescendo import Crescendo
 from conclave.safety.detect.learned import Ids
 from conclave.safety.detect.topics import Space
 from conclave.safety.detect.turns import TurnRunner
+from conclave.safety.known import KnownRunner
 from conclave.safety.runner import CHECK_FAILED, Memo, Rule, Runner
 from conclave.safety.vault import Vault, unescaped
 from conclave.safety.verdict import NOTHING, Verdict, redacted
@@ -77,13 +79,17 @@ class MakeCheck:
 class Screened:
     """A request after the checks: their verdict, and what goes on.
 
-    `vault` has what was cut out and is to stand in the answer again; None if there is nothing.
+    `vault` has what was cut out and is to stand in the answer again; None if there is nothing. `waiting` is what a
+    person has to let pass, `waits` the error of a request that nobody has, `otherwise` what follows where somebody did.
     """
 
     verdict: Verdict
     request: ModelRequest
     segments: tuple[Segment, ...]
     vault: Vault | None = None
+    waiting: tuple[Finding, ...] = ()
+    otherwise: Action = Action.ANNOTATE
+    waits: ConfirmationRequired | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ class Screen:
     What those in `reversible` find is replaced by placeholders; `key` is what theirs are derived from.
     """
 
-    runner: Runner | TurnRunner | None = None
+    runner: Runner | TurnRunner | KnownRunner | None = None
     reversible: frozenset[str] = frozenset()
     key: bytes = b""
 
@@ -103,14 +109,16 @@ class Screen:
             return Screened(NOTHING, request, segments)
         verdict = self.runner.screen(segments, tenant=tenant)
         cut = [one for one in verdict.acted if self.runner.action_of(one) is Action.REDACT]
+        waits = verdict.action is Action.CONFIRM
+        waiting = tuple(one for one in verdict.acted if waits and self.runner.action_of(one) is Action.CONFIRM)
         if not cut or verdict.action is Action.BLOCK:
-            return Screened(verdict, request, segments)
+            return Screened(verdict, request, segments, waiting=waiting)
         vault = Vault(self._conversation_key(request, segments, tenant))
         left = redacted(segments, cut, Marks(self.reversible, vault))
         texts = {new.place: new.text for old, new in zip(segments, left, strict=True) if new is not old}
         changed = replace(request, body=replaced(request.body, texts))
         left = tuple(_in_body(segment) if segment.place in texts else segment for segment in left)
-        return Screened(verdict, changed, left, vault if vault else None)
+        return Screened(verdict, changed, left, vault if vault else None, waiting, Action.REDACT)
 
     def _conversation_key(self, request: ModelRequest, segments: Sequence[Segment], tenant: str) -> bytes:
         """The same in every turn of a conversation, and in no other; without `key` nobody can tell which it is."""

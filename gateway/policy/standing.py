@@ -13,7 +13,7 @@ from conclave.safety.ooda.api import Limits as LoopLimits
 from conclave.safety.ooda.loop import Orders
 
 Mode: TypeAlias = Literal["off", "observe", "on"]
-Blocking: TypeAlias = tuple[CheckName | Literal["any"], ...]
+Blocking: TypeAlias = tuple[CheckName | Literal["attacks", "any"], ...]
 
 
 class WatchSettings(Part):
@@ -21,7 +21,8 @@ class WatchSettings(Part):
 
     block: Blocking = Field(
         default=("override", "persona"),
-        description="Checks whose findings refuse the call here; `any`: all that act at all.",
+        description="Checks whose findings refuse the call here; `attacks`: all that act, but `secrets`, `pii` and "
+        "`topics`; `any`: these, too.",
     )
     threshold_factor: float = Field(
         default=1.0, gt=0, le=1, description="Of the learned checks' thresholds: 0.9 makes them find more."
@@ -36,7 +37,7 @@ class WatchSettings(Part):
 class RestrictedSettings(WatchSettings):
     """What is stricter in the band `restricted`."""
 
-    block: Blocking = Field(default=("any",), description="As of `watch`.")
+    block: Blocking = Field(default=("attacks",), description="As of `watch`.")
     requests_per_minute: int | None = Field(default=20, ge=1, le=1_000_000, description="As of `watch`.")
     tools: Flag = Field(default=False, description="As of `watch`.")
 

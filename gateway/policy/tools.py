@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 from pydantic import AfterValidator, Field, StringConstraints
 
 from conclave.gateway.policy.part import Part
-from conclave.safety.api import DATA, Action, Finding, Segment, Severity
+from conclave.safety.api import DATA, Action, Finding, Segment, Severity, tool_of
 from conclave.safety.output.api import Authorise, Ruling, ToolCall
 from conclave.safety.toolcalls.api import Effect, Fits, ToolRule, ToolRules, tools_of
 from conclave.safety.toolcalls.authorise import Authoriser
@@ -133,6 +133,7 @@ class ToolGate:
         body = request.body
         if not self.works or not (body.get("tools") or body.get("functions")):
             return None
+        segments = [one for one in segments if not tool_of(one.place)]  # what explains a tool is not what it returned
         bare = not self.rules.rules and self.rules.default == ToolRule()
         if bare and not any(one.origin in DATA for one in segments):
             return None

@@ -19,7 +19,7 @@ def with_turns(screen: Screen, turns: TurnsSettings, course: Course | None, *, e
     `empty` is a runner without a check, for a policy that looks at the course and at nothing else.
     """
     whole = screen.runner if screen.runner is not None else empty
-    if isinstance(whole, TurnRunner):
+    if not isinstance(whole, Runner):
         return screen
     judging = tuple(rule for rule in whole.rules if rule.check.name in WHOLE and Origin.USER in rule.check.origins)
     joint = None

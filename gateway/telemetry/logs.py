@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-NOISY: Final = ("uvicorn.error", "alembic", "asyncio")  # what they say below a warning is of no use to an operator
+NOISY: Final = ("faiss", "uvicorn.error", "alembic", "asyncio")  # below a warning: of no use to an operator
 MAX_FRAMES: Final = 20
 STDOUT: Final = 1  # the process's own, whatever `sys.stdout` is
 STDERR: Final = 2

@@ -110,6 +110,8 @@ DEED: Final = "conclave.safety.ooda.deed"
 ATTACK: Final = "conclave.safety.ooda.attack"
 RATING: Final = "conclave.feedback.rating"
 ESCALATED: Final = "conclave.route.escalated"
+LOOKED_UP: Final = "conclave.retrieval.outcome"
+PASSAGE_FATE: Final = "conclave.retrieval.fate"
 KIND: Final = "conclave.audit.kind"
 TAG: Final = "conclave.tag"
 TAG_VALUE: Final = "conclave.tag.value"
@@ -157,6 +159,26 @@ ESCALATIONS: Final = Metric(
     "{request}",
     (CATEGORY, ESCALATED),
     "Calls whose first answer was on trial, by whether a second expert was asked because it was unsure.",
+)
+LOOK_UPS: Final = Metric(
+    "conclave.retrieval.decisions",
+    "counter",
+    "{request}",
+    (LOOKED_UP,),
+    "Calls that could be looked up: used, empty (nothing of it was to be relied on), skipped, failed.",
+)
+PASSAGES: Final = Metric(
+    "conclave.retrieval.passages",
+    "counter",
+    "{passage}",
+    (PASSAGE_FATE,),
+    "Passages of calls that were looked up: shown to an expert, or the first reason why not.",
+)
+TOKENS_SAVED: Final = Metric(
+    "conclave.retrieval.tokens_saved", "counter", "{token}", (), "Against always looking up, as the gate counts."
+)
+SEARCH_DURATION: Final = Metric(
+    "conclave.retrieval.search.duration", "histogram", "s", (), "Searches in the library of documents.", CALL_SECONDS
 )
 ATTEMPTS: Final = Metric(
     "conclave.attempts", "counter", "{attempt}", (EXPERT, FAILURE), "Experts asked; the failure is empty for a success."
@@ -269,6 +291,10 @@ OURS: Final = (
     ROUTED,
     CONFIDENCE,
     ESCALATIONS,
+    LOOK_UPS,
+    PASSAGES,
+    TOKENS_SAVED,
+    SEARCH_DURATION,
     ATTEMPTS,
     TRANSPORT_RETRIES,
     AUDIT_ROWS,

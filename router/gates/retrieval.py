@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from conclave.router.encoder import StaticEncoder
+    from conclave.router.encoder import StaticEncoder, Tokens
 
 ARTIFACT: Final = Path(__file__).parent.parent / "artifacts" / "retrieval_gate.json"
 MATCH: Final = ("best", "margin", "coverage")
@@ -157,6 +157,11 @@ class RetrievalGate:
         self._factual = np.array(about.factual.vector, dtype=np.float32)
         self.worth = worth
         self.costs = costs or Costs()
+
+    @property
+    def tokens(self) -> "Tokens":
+        """What splits texts into the encoder's words."""
+        return self._encoder.tokens
 
     @classmethod
     def load(cls, encoder: "StaticEncoder", file: Path = ARTIFACT, *, worth: float = WORTH) -> "RetrievalGate":

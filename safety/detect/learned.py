@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from conclave.safety.api import DATA, Finding, Origin, Severity, View
+from conclave.safety.api import DATA, Finding, Origin, Severity, View, tool_of
+from conclave.safety.detect.described import KIND as OF_TOOL
+from conclave.safety.detect.described import told
 from conclave.safety.detect.ngrams import FEATURES, code_space, codes, tokens_of, weight
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ SEVERITY: Final[Mapping[str, Severity]] = MappingProxyType(
         "embedded": Severity.HIGH,
     }
 )
+EMBEDDED: Final = "embedded"
+REMEDY: Final = "Read what this tool says of itself, and offer it only if you trust who serves it."
 REMEMBERED: Final = 64  # texts: the views of one segment
 REMEMBERED_CHARS: Final = 1 << 16  # longer texts are not kept
 
@@ -213,7 +217,10 @@ def _probability(head: HeadFile, score: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class LearnedCheck:
-    """One head as a check: at most one finding a view, over all that the view was made from."""
+    """One head as a check: at most one finding a view, over all that the view was made from.
+
+    What a tool says of itself is full of instructions, so there its score is but one sign of several.
+    """
 
     name: str
     heads: Heads
@@ -231,19 +238,26 @@ class LearnedCheck:
 
     def inspect(self, view: View) -> tuple[Finding, ...]:
         """The finding in one view, if its worst window reaches the threshold."""
-        confidence = self.score(view.text)
-        if confidence < self.threshold:
+        kind, evidence = self.name, ""
+        if self.name == EMBEDDED and tool_of(view.segment.place):
+            said = told(view.text, self.score)
+            if not said.is_order:
+                return ()
+            kind, confidence, evidence = OF_TOOL, said.confidence, ", ".join(said.signs)
+        elif (confidence := self.score(view.text)) < self.threshold:
             return ()
         return (
             Finding(
                 check=self.name,
-                kind=self.name,
+                kind=kind,
                 severity=SEVERITY[self.name],
                 confidence=confidence,
                 place=view.segment.place,
                 start=view.start,
                 end=view.end,
                 view=view.name,
+                evidence=evidence,
+                remedy=REMEDY if kind == OF_TOOL else "",
             ),
         )
 

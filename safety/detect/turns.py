@@ -109,7 +109,8 @@ class TurnRunner:
             acted += () if self.observe else seen
             ran.append(went)
         action = max((verdict.action, *map(self.action_of, acted)))
-        return Verdict(action, (*verdict.findings, *found), (*verdict.acted, *acted), (*verdict.ran, *ran))
+        would = max((verdict.would, *map(self.action_of, found)))
+        return Verdict(action, (*verdict.findings, *found), (*verdict.acted, *acted), (*verdict.ran, *ran), would=would)
 
     def _course(self, course: Course, segments: Sequence[Segment]) -> tuple[Sequence[Finding], Ran]:
         """It advises: where it cannot look, the call goes on, and the record says so."""

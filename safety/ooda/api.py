@@ -45,7 +45,7 @@ class Observation:
     request_id: str
     text: str = ""
     blocked: bool = False
-    confined: bool = False  # refused for its band alone, not for what it said
+    confined: bool = False  # refused, but not for a new attack: for its band, for a card number, for what was refused
     good: bool = True
     attacks: int = 0
     encoded: int = 0

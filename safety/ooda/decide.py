@@ -30,16 +30,23 @@ def decide(
     limits: Limits,
     *,
     now_s: float,
-    spared: Collection[str] = (),
+    spared: Collection[tuple[Attack, str]] = (),
 ) -> list[tuple[Action, Incident]]:
-    """What to do now, beside what is `active`; `spared` are subjects whose last action had to be undone."""
+    """What to do now, beside what is `active`; `spared` are attacks of subjects, of which the action had to be undone.
+
+    Of these alone: who had one action undone must not be free to try everything else.
+    """
     room = limits.most_actions - len(active)
     held = {(one.deed, one.subject): one for one in active}
     chosen: list[tuple[Action, Incident]] = []
     for incident in incidents:
         for action in _answers(incident, limits, now_s):
             known = held.get((action.deed, action.subject))
-            if room <= 0 or action.subject in spared or (known is not None and known.band >= action.band):
+            if (
+                room <= 0
+                or (action.attack, action.subject) in spared
+                or (known is not None and known.band >= action.band)
+            ):
                 continue
             held[action.deed, action.subject] = action
             chosen.append((action, incident))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from conclave.safety.ooda.api import DEFAULTS, Action, Incident, Limits, Observation, Step
+from conclave.safety.ooda.api import DEFAULTS, Action, Attack, Incident, Limits, Observation, Step
 from conclave.safety.ooda.decide import decide
 from conclave.safety.ooda.observe import Window
 from conclave.safety.ooda.orient import orient
@@ -47,9 +47,9 @@ class Loop:
         self._orders, self._sanctions, self._note, self._now_s = orders, sanctions, note, now_s
         self._window = Window()
         self._active: list[Action] = []
-        self._spared: dict[str, float] = {}
+        self._spared: dict[tuple[Attack, str], float] = {}
         self._mode: Mode = "off"
-        self._due_s = float("-inf")
+        self._last_s = float("-inf")
 
     @property
     def active(self) -> tuple[Action, ...]:
@@ -66,11 +66,11 @@ class Loop:
         orders, now_s = self._orders(), self._now_s()
         if orders.mode != self._mode:
             self._change(orders.mode)
-        if orders.mode == "off" or now_s < self._due_s:
+        if orders.mode == "off" or now_s < self._last_s + orders.every_s:
             return
-        self._due_s = now_s + orders.every_s
+        self._last_s = now_s
         self._window.forget(now_s - orders.limits.window_s)
-        self._spared = {subject: until_s for subject, until_s in self._spared.items() if now_s < until_s}
+        self._spared = {one: until_s for one, until_s in self._spared.items() if now_s < until_s}
         self._drop(lambda one: one.until_s <= now_s, "expired")
         self._roll_back(orders.limits, now_s)
         incidents = orient(self._window.subjects(), orders.limits)
@@ -94,7 +94,7 @@ class Loop:
             expected = after.calls * (before.rate + limits.rise)
             if after.calls >= limits.rise_calls and after.blocked > expected + CHANCE * math.sqrt(expected):
                 if len(self._spared) < MOST_SPARED:
-                    self._spared[one.subject] = now_s + SPARED_S
+                    self._spared[one.attack, one.subject] = now_s + SPARED_S
                 evidence = {"calls": after.calls, "blocked": after.blocked, "before": before.blocked}
                 self._active.remove(one)
                 self._window.settle(one.subject)

@@ -8,16 +8,19 @@ import base64
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 from conclave.safety.api import WRITTEN, Finding, Origin, Segment, Severity, View
 from conclave.safety.boundary.caps import BoundaryError
-from conclave.safety.boundary.decode import readings
+from conclave.safety.boundary.decode import CAPITAL, LEAST_CHARS, MOST_RUNS, RUNS, readings
 from conclave.safety.boundary.normalise import fold
 from conclave.safety.boundary.views import looks
-from conclave.safety.detect.patterns import masked
-from conclave.safety.detect.secrets import SecretsCheck
+from conclave.safety.detect.patterns import masked, read_rules
+from conclave.safety.detect.secrets import ENCODINGS, SecretsCheck
+from conclave.safety.detect.secrets import NAME as SECRETS
 from conclave.safety.output.api import Excerpt, Unit
+from conclave.safety.output.signs import Signs
 
 NAME: Final = "exfiltration"
 GRAM: Final = 8  # words in a row: honest answers share shorter ones with any prompt
@@ -35,6 +38,7 @@ REMEDY: Final = {
     "canary": "Find out what was read that holds the canary, and who asked for it.",
     "system_prompt": "Say what the instructions are for, not what they are; keep secrets out of them.",
 }
+ENCODED: Final = tuple(run for run in RUNS if run.name in ENCODINGS)
 REVERSED: Final = "backwards"
 SPACED: Final = "spaced letters"
 
@@ -72,20 +76,26 @@ class ExfiltrationCheck:
         return found
 
     def _secret(self, text: str) -> Iterator[Finding]:
-        segment = Segment(Origin.ASSISTANT, text, text, "")
-        yield from map(_secret, self._secrets.inspect(View(segment, WRITTEN, text, 0, len(text))))
-        if RUN.search(text) is None:
+        signs = _signs()
+        if signs.within(text):
+            segment = Segment(Origin.ASSISTANT, text, text, "")
+            yield from map(_secret, self._secrets.inspect(View(segment, WRITTEN, text, 0, len(text))))
+        runs = list(RUN.finditer(text))
+        if not runs:
             return
         try:
             look = looks(fold(text, max_chars=MOST_CHARS))
         except BoundaryError:
             return
-        for reading in readings(look) if len(look) == len(text) else ():
+        for reading in readings(look) if len(look) == len(text) and _is_encoded(look) else ():
+            segment = Segment(Origin.ASSISTANT, text, text, "")
             view = View(segment, reading.name, reading.text, reading.start, reading.end)
             yield from map(_secret, self._secrets.inspect(view))
-        for match in RUN.finditer(text):
-            view = View(segment, "base64", match[0][::-1], *match.span())  # read as programs encode it
-            yield from map(_secret, self._secrets.inspect(view))
+        for match in runs:
+            if signs.within(turned := match[0][::-1]):
+                segment = Segment(Origin.ASSISTANT, text, text, "")
+                view = View(segment, "base64", turned, *match.span())  # read as programs encode it
+                yield from map(_secret, self._secrets.inspect(view))
 
     def _canary(self, text: str) -> Iterator[Finding]:
         try:
@@ -159,6 +169,30 @@ def _secret(found: Finding) -> Finding:
 @lru_cache(maxsize=1)
 def _secrets() -> SecretsCheck:
     return SecretsCheck()
+
+
+@lru_cache(maxsize=1)
+def _signs() -> Signs:
+    return Signs.of(read_rules(SECRETS).rules)
+
+
+@lru_cache(maxsize=1)
+def _shapes() -> Signs:
+    return Signs((CAPITAL, *(run.shape for run in ENCODED)))
+
+
+def _is_encoded(look: str) -> bool:
+    """Whether any of it decodes as programs do: without that, no reading can be a secret's."""
+    shapes = _shapes().within(look)
+    for number in shapes:
+        if not number or (ENCODED[number - 1].name == "base64" and 0 not in shapes):
+            continue
+        run = ENCODED[number - 1]
+        for match in islice(run.pattern.finditer(look), MOST_RUNS):
+            said = run.decode(match[0])
+            if len(said) >= LEAST_CHARS and said != match[0]:
+                return True
+    return False
 
 
 def _letters(text: str) -> str:

@@ -5,18 +5,20 @@ from dataclasses import dataclass, replace
 from typing import Self, cast
 
 from conclave.safety.output.api import Briefed, OutputRule
-from conclave.safety.output.triggers import Triggers
+from conclave.safety.output.triggers import Groups, Triggers
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`triggers` are each rule's; `any_of` all of them together but the empty one, `holding` those that make text wait.
+    """`triggers` are each rule's, `groups` the same in one pass over a line; `any_of` all of them together but the empty
+    one, `holding` those that make text wait.
 
     `lines` are the rules that see the lines of fenced blocks, too, `blocks` those that see whole blocks.
     """
 
     rules: tuple[OutputRule, ...]
     triggers: tuple[Triggers, ...]
+    groups: Groups
     any_of: Triggers
     holding: Triggers
     holding_code: Triggers
@@ -31,9 +33,11 @@ class Plan:
         """Raises ValueError for a trigger that cannot be looked for."""
         lines = [order for order, rule in enumerate(rules) if rule.check.unit == "line"]
         blocks = [order for order, rule in enumerate(rules) if rule.check.unit == "block"]
+        triggers = tuple(Triggers.of(rule.check.triggers) for rule in rules)
         return cls(
             rules=tuple(rules),
-            triggers=tuple(Triggers.of(rule.check.triggers) for rule in rules),
+            triggers=triggers,
+            groups=Groups.of(triggers),
             any_of=Triggers.of(trigger for rule in rules for trigger in rule.check.triggers if trigger),
             holding=_holding(rules),
             holding_code=_holding([rules[order] for order in lines]),

@@ -21,6 +21,7 @@ from conclave.safety.output.disguise import undisguised
 from conclave.safety.output.hosts import DOCUMENTED, Hosts, host_file, listed, warm
 from conclave.safety.output.mention import mentioned
 from conclave.safety.output.reading import Reading, read
+from conclave.safety.output.signs import Signs
 from conclave.safety.runner import MOST_FINDINGS
 
 NAME: Final = "shell"
@@ -86,6 +87,7 @@ class ShellCheck:
 
     def __init__(self, *, allow: Sequence[str] = (), own_hosts: Sequence[str] = ()) -> None:
         warm()
+        _signs()
         self.triggers: Sequence[str] = shell_file().triggers
         self._patterns = Patterns(shell_file().rules, Judges(Hosts(allow=allow, own_hosts=own_hosts)).by_name)
 
@@ -103,8 +105,15 @@ class ShellCheck:
         return sorted(found, key=lambda one: one.start)
 
     def _found(self, reading: Reading, excerpt: Excerpt) -> list[Finding]:
+        if not _signs().within(reading.text):
+            return []
         hits = islice(self._patterns.hits(reading.text), MOST_FINDINGS + 1)
         return [_finding(hit, reading, excerpt) for hit in hits]
+
+
+@lru_cache(maxsize=1)
+def _signs() -> Signs:
+    return Signs.of(shell_file().rules)
 
 
 def _finding(hit: Hit, reading: Reading, excerpt: Excerpt) -> Finding:

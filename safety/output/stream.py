@@ -8,10 +8,11 @@ most, or while a fenced block is open if the check must see blocks. Pure but for
 in memory.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from conclave.safety.api import Action
+from conclave.safety.api import Action, Finding
 from conclave.safety.output.api import Excerpt, OutputRule
 from conclave.safety.output.excerpts import BARE, LINE_END, MOST_CHARS, MOST_LINES, Fence, closes, goes_on, opened
 from conclave.safety.output.judging import Judging, Spot
@@ -62,6 +63,7 @@ class Channel:
         "_judging",
         "_line",
         "_lines",
+        "_looked",
         "_now",
         "_open",
         "_out",
@@ -88,6 +90,7 @@ class Channel:
         self._line = 0  # where the logical line begins
         self._lines = 1  # how many lines it has
         self._physical = 0  # where the last of them begins
+        self._looked = False  # whether a trigger was looked for in the logical line
         self._anything = Finder(plan.any_of)  # to see at once that no check has a trigger
         self._any_from = 0
         self._watches = [Watch(order, Finder(triggers)) for order, triggers in enumerate(plan.triggers)]
@@ -121,7 +124,8 @@ class Channel:
         if self.blocked is None:
             self._walk(final=True)
         if self.blocked is None and self._physical < self._end:
-            self._settle(self._end)
+            if not self._is_plain(self._end):
+                self._settle(self._end)
             self._end_line(self._end, self._end)
         if self.blocked is None and self._line < self._end:
             self._complete(self._end, self._end)
@@ -146,6 +150,7 @@ class Channel:
             self._physical = self._base + ends[-1] if ends else self._line
         self._anything = Finder(self._plan.any_of)
         self._any_from = self._line
+        self._looked = True  # what was let go of the line is not judged again
         for watch in self._watches:
             watch.finder = Finder(watch.finder.triggers)
             watch.at, watch.spots, watch.cut, watch.floor, watch.seen = None, [], -1, out, self._line
@@ -155,11 +160,18 @@ class Channel:
     def _walk(self, *, final: bool = False) -> None:
         while self.blocked is None and (found := self._line_end(final=final)) is not None:
             content, end = found
-            self._settle(end)
+            if not self._is_plain(end):
+                self._settle(end)
             if self.blocked is None:
                 self._end_line(content, end)
-        if self.blocked is None:
+        if self.blocked is None and (self._plan.holds or not self._is_plain(self._end)):
             self._settle(self._end)
+
+    def _is_plain(self, end: int) -> bool:
+        """Whether nothing is due before the line is whole: it is no longer than one window."""
+        if self._looked or end - self._line >= WINDOW:
+            return False
+        return self._fence is None or not self._plan.blocks or self._block_at + PART > end
 
     def _line_end(self, *, final: bool) -> tuple[int, int] | None:
         """Where the next line's text and the line end. A carriage return waits for what follows."""
@@ -176,21 +188,23 @@ class Channel:
 
     def _end_line(self, content: int, end: int) -> None:
         line = self._slice(self._physical, content) if content - self._physical <= MOST_CHARS else ""
-        if self._fence is not None and closes(line, self._fence):
+        fenced = "```" in line or "~~~" in line
+        if fenced and self._fence is not None and closes(line, self._fence):
             self._end_pending(end)
             if self.blocked is None:
                 self._end_block(self._physical)
                 self._begin_line(end)
             return
-        fence = opened(line) if self._fence is None else None
+        fence = opened(line) if fenced and self._fence is None else None
         if fence is not None:
             self._end_pending(end)
             if self.blocked is None:
                 self._complete(content, end)
                 self._enter(fence, end)
             return
+        whole = line if self._line == self._physical else self._slice(self._line, content)
         short = self._lines < MOST_LINES and content - self._line < MOST_CHARS
-        if short and line.strip() and goes_on(self._slice(self._line, content), code=self._in_code):
+        if short and line and goes_on(whole, code=self._fence is not None) and not line.isspace():
             self._lines += 1
             self._physical = end
             return
@@ -201,7 +215,7 @@ class Channel:
         if self._line < self._physical:
             physical = self._physical
             self._complete(physical, physical)
-            if self.blocked is None:
+            if self.blocked is None and not self._is_plain(end):
                 self._settle(end)
 
     def _enter(self, fence: Fence, at: int) -> None:
@@ -237,6 +251,7 @@ class Channel:
 
     def _look(self, end: int) -> None:
         """Find the triggers before `end` of the checks that have no window yet."""
+        self._looked = True
         for watch in self._always:
             if watch.at is None and self._line < end:
                 watch.near = watch.at = max(self._line, watch.floor)
@@ -288,15 +303,45 @@ class Channel:
 
     def _complete(self, content: int, end: int) -> None:
         """The logical line is whole: judge what is left of it, and begin the next."""
+        if not self._looked:
+            if self._line < content:
+                self._judge_line(content, end)
+            self._begin_line(end)
+            return
         for watch in self._now:
             if watch.at is not None and watch.at < content and self.blocked is None:
                 self._judge(watch, max(self._line, watch.at - BEFORE), content, zone=watch.at, until=end)
                 self._run_on(watch, content)
         self._begin_line(end)
 
+    def _judge_line(self, content: int, end: int) -> None:
+        """A line that no window of came before: one pass over it says which checks see it."""
+        woken = self._plan.groups.within(self._folded.between(self._line, end))
+        if not woken:
+            return
+        excerpt = None
+        for watch in self._now:
+            if watch.order not in woken:
+                continue
+            if excerpt is None:
+                language = self._fence.language if self._fence is not None else ""
+                excerpt = Excerpt(self._slice(self._line, content), self._fence is not None, language)
+            found = self._judging.inspect(watch.order, excerpt)
+            if not found:
+                continue
+            self._looked = True
+            self._wake(watch, end)
+            if watch.at is not None and watch.at < content:
+                self._take(watch, found, self._line, content, zone=watch.at, until=end)
+                if self.blocked is not None:
+                    return
+
     def _begin_line(self, at: int) -> None:
         self._line = self._physical = at
         self._lines = 1
+        if not self._looked:
+            return
+        self._looked = False
         self._any_from = min(self._any_from, at)
         for watch in self._watches:
             if watch.at is not None:
@@ -322,10 +367,17 @@ class Channel:
 
     def _judge(self, watch: Watch, start: int, end: int, *, zone: int, until: int) -> None:
         """Let a check see `start` to `end`, and take what it finds from `zone` to `until`."""
-        rule = self._plan.rules[watch.order]
         language = self._fence.language if self._fence is not None else ""
         excerpt = Excerpt(self._slice(start, end), self._in_code, language)
         found = self._judging.inspect(watch.order, excerpt)
+        if found:
+            self._take(watch, found, start, end, zone=zone, until=until)
+
+    def _take(  # noqa: PLR0913  an excerpt's place, and what of it counts
+        self, watch: Watch, found: Sequence[Finding], start: int, end: int, *, zone: int, until: int
+    ) -> None:
+        """What a check found in `start` to `end`, from `zone` to `until`."""
+        rule = self._plan.rules[watch.order]
         for finding in sorted(found, key=lambda one: one.start) if len(found) > 1 else found:
             first = min(max(start + finding.start, start), end)
             last = min(max(start + finding.end, first), end)

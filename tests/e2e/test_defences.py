@@ -76,6 +76,7 @@ def test_what_is_observed_stands_in_the_record_and_nowhere_else(gateways: dict[s
     assert "findings" not in body["conclave"]
     assert row["verdict"]["action"] == "allow"
     assert [found["acted"] for found in row["verdict"]["findings"]] == [False]
+    assert row["verdict"].get("would") == {"observe": None, "stage observes": "block"}[name]
 
 
 def test_a_check_that_is_off_does_not_look(gateways: dict[str, Gateway]) -> None:

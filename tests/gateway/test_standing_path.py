@@ -249,3 +249,39 @@ def test_what_the_loop_writes_holds_no_text() -> None:
     written = json.dumps([row for row in house.rows if row["kind"] == "ooda"])
     assert "look" not in written
     assert "steal" not in written
+
+
+def turns(house: House, *said: str) -> list[ConclaveError | None]:
+    """A chat, whose client sends its whole history with each turn."""
+    answers: list[ConclaveError | None] = []
+    for number in range(1, len(said) + 1):
+        history = [one for text in said[:number] for one in (text, "aha")][:-1]
+        answers.append(house.ask("k1", *history))
+        house.follow()
+    return answers
+
+
+TOLD = [{"check": "hidden", "action": "annotate"}]
+WATCHED = {"mode": "on", "watch": {"block": ["hidden"]}}
+
+
+def test_a_text_that_was_told_of_and_answered_does_not_refuse_the_turns_after_it() -> None:
+    """Its caller is watched from then on, but says nothing new: a false alarm must not end the conversation."""
+    house = House(defences=TOLD, standing=WATCHED)
+    assert turns(house, BAD, "thank you", "and now?") == [None, None, None]
+    assert house.stood["band"] == "watch"
+
+
+def test_a_new_text_of_a_watched_caller_is_refused_where_an_old_one_passes() -> None:
+    house = House(defences=TOLD, standing=WATCHED)
+    assert turns(house, BAD)[0] is None
+    assert isinstance(house.ask("k1", BAD, "aha", f"look{unseen('take')}"), Blocked)
+
+
+def test_nobody_else_may_send_what_one_caller_was_let_pass() -> None:
+    house = House(defences=TOLD, standing=WATCHED)
+    house.ask("k1", BAD)
+    house.ask("k2", f"look{unseen('take')}")
+    house.follow()
+    assert isinstance(house.ask("k2", BAD), Blocked)
+    assert house.ask("k1", BAD) is None

@@ -60,6 +60,13 @@ def test_findings_stand_in_the_order_of_the_policy() -> None:
 def test_a_check_that_observes_is_noted_and_nothing_follows() -> None:
     verdict = runner(Rule(WordCheck("a"), Action.BLOCK, observe=True)).screen([segment("a")], tenant="t")
     assert (verdict.action, len(verdict.findings), verdict.acted) == (Action.ALLOW, 1, ())
+    assert verdict.would is Action.BLOCK
+
+
+def test_what_would_have_happened_goes_by_the_severity_too_and_is_nothing_where_nothing_was_found() -> None:
+    told = runner(Rule(WordCheck("a"), Action.BLOCK, observe=True, from_severity=Severity.HIGH))
+    assert told.screen([segment("a")], tenant="t").would is Action.ANNOTATE
+    assert told.screen([segment("b")], tenant="t").would is Action.ALLOW
 
 
 def test_a_check_looks_only_at_its_origins() -> None:

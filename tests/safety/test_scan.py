@@ -32,7 +32,7 @@ def test_each_row_gives_one_line_with_its_scores_and_findings() -> None:
     attack, honest = [json.loads(line) for line in done.stdout.splitlines()]
     assert list(attack) == ["id", "action", "scores", "findings"]
     assert (attack["id"], attack["action"]) == ("row-0", "block")
-    assert set(attack["scores"]) == {"override", "persona", "harm", "embedded"}
+    assert list(attack["scores"]) == ["override", "persona", "embedded"]
     assert attack["findings"][0]["check"] == "override"
     assert attack["findings"][0]["confidence"] == attack["scores"]["override"]
     assert (honest["action"], honest["findings"]) == ("allow", [])

@@ -18,6 +18,8 @@ JAVASCRIPT: Final = frozenset(
     {"javascript", "js", "jsx", "typescript", "ts", "tsx", "mjs", "cjs", "vue", "svelte", "node"}
 )
 RUBY: Final = frozenset({"ruby", "rb"})
+READ: Final = PYTHON | JAVASCRIPT | RUBY
+WORDS: Final = ("import", "require", "from")  # one of them is in every import
 PYTHON_IMPORT: Final = re.compile(
     r"[ \t]*(?:>>>[ \t])?(?:from[ \t]+([A-Za-z_]\w*)[\w.]*[ \t]+import\b|import[ \t]+([^;#\n]+))"
 )

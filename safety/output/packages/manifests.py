@@ -21,6 +21,7 @@ RUBY: Final = frozenset({"", "ruby", "rb", "gemfile", "gemspec", "text", "diff"}
 DOCKER: Final = frozenset({"", "dockerfile", "docker", "containerfile", "text", "diff"})
 GO: Final = frozenset({"", "go", "gomod", "go-mod", "mod", "text", "diff"})
 REQUIREMENTS: Final = frozenset({"requirements", "pip-requirements"})
+READ: Final = REQUIREMENTS | DOCKER | GO  # what names packages by their place alone
 _NAME: Final = r"[\w][\w.-]*"
 _SIGN: Final = r"(?:===|==|~=|>=|<=|!=|<|>)"
 REQUIREMENT: Final = re.compile(

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from conclave.gateway.access.standing import LocalStandings
-from conclave.gateway.followers.ooda import observation
+from conclave.gateway.followers.ooda import OodaWatch, observation
 from conclave.gateway.followers.standing import KeyStandings
 from conclave.gateway.testing import FakeClock
 from conclave.safety.detect.standing import BASE, CLEAN_STEP
+from conclave.safety.ooda.loop import Orders
+from conclave.safety.ooda.sanctions import Sanctions
 
 from .conftest import CALL, Rows
 
@@ -103,3 +105,32 @@ def test_the_loop_sees_who_called_what_was_decoded_and_what_came_from_data(row: 
 def test_the_loop_reads_rows_of_policies_that_count_nothing(row: Rows) -> None:
     seen = observation(row(1, {**CALL, "key_id": None}), 7.0)
     assert (seen.subject, seen.good, seen.blocked, seen.text) == ("tenant:acme", True, False, "s1")
+
+
+def watch(sanctions: Sanctions, clock: FakeClock) -> OodaWatch:
+    orders = Orders("on", 1.0)
+    return OodaWatch(orders=lambda: orders, sanctions=sanctions, append=lambda _: None, now_s=clock.now_s)
+
+
+@pytest.mark.parametrize(
+    ("check", "new", "barred"),
+    [("override", True, True), ("override", False, False), ("pii", True, False)],
+    ids=["a new attack each time", "the same text sent again", "a card number each time"],
+)
+def test_only_new_attacks_are_probing(check: str, new: bool, barred: bool, row: Rows) -> None:
+    """Who sends a refused text again, or pastes what is refused for its own sake, does not look for what passes."""
+    clock = FakeClock()
+    sanctions = Sanctions(now_s=clock.now_s)
+    loop = watch(sanctions, clock)
+    for number in range(12):
+        texts = [{**SEGMENTS[0], "digest": f"d{number if new else 0}"}]
+        loop.follow([row(number, call(found(check), action="block", segments=texts))])
+    loop.tick()
+    assert (sanctions.barred_s(f"key:{CALL['key_id']}") > 0) is barred
+
+
+def test_a_refusal_that_is_no_new_attack_still_counts_against_what_was_done(row: Rows) -> None:
+    seen = observation(row(1, call(found("pii"), action="block")), 7.0)
+    assert (seen.blocked, seen.confined, seen.attacks) == (False, True, 0)
+    again = observation(row(1, call(found(), action="block")), 7.0, lambda *_: False)
+    assert (again.blocked, again.confined, again.attacks) == (False, True, 0)

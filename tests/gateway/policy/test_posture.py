@@ -73,6 +73,15 @@ def test_any_means_all_that_act_and_leaves_alone_what_only_observes() -> None:
     }  # fmt: skip
 
 
+def test_by_default_a_restricted_caller_may_still_paste_what_honest_people_paste() -> None:
+    """A key or an address in a text moves no trust, so it refuses nobody either: it is told or cut out, as ever."""
+    checks = [*CHECKS[:1], {"check": "secrets", "action": "annotate"}, {"check": "pii", "action": "redact"}]
+    postures = version(defences=checks, standing={"mode": "on"}).bands_for("t")
+    assert actions(postures, Band.RESTRICTED) == {
+        "hidden": Action.BLOCK, "secrets": Action.ANNOTATE, "pii": Action.REDACT,
+    }  # fmt: skip
+
+
 def test_where_all_checks_observe_no_band_makes_one_act() -> None:
     postures = version(standing={"mode": "on"}, stages={"detect": "observe"}).bands_for("t")
     assert set(actions(postures, Band.RESTRICTED).values()) == {Action.ALLOW}

@@ -85,6 +85,14 @@ def test_a_request_gets_what_one_scope_of_its_key_allows_whole(scope: Scope, bod
     assert reached(scope, body) == left
 
 
+@pytest.mark.parametrize("field", ["models", "fallbacks"])
+@pytest.mark.parametrize("scope", [BOUND, Scope(frozenset("ab"))], ids=["scopes", "experts"])
+def test_a_bound_key_cannot_have_a_provider_ask_another_model(field: str, scope: Scope) -> None:
+    """The expert is fixed; a provider that routes itself would be told otherwise by the body."""
+    assert reached(scope, {field: ["somebody/dearer"]}) == "outside_scope"
+    assert reached(Scope(), {field: ["somebody/dearer"]}) == "all"
+
+
 def test_two_scopes_never_make_a_third_that_has_the_experts_of_one_and_the_tools_of_the_other() -> None:
     assert "a" not in reached(BOUND, offer("search"))
     assert "b" not in reached(BOUND, offer("shell"))
@@ -110,6 +118,9 @@ def test_the_inner_experts_of_a_local_model_are_those_of_the_first_scope_that_re
         ({"tools": [{"type": "function"}, {}, "x", None, 7, {"function": {"name": ["l"]}}]}, {"?"}),
         ({"tools": {"type": "function"}}, {"?"}),
         ({"web_search_options": {}, "mcp_servers": [{}]}, {"web_search", "mcp_servers"}),
+        ({"enable_search": True, "compound_custom": {"tools": {}}}, {"web_search", "compound_custom"}),
+        ({"data_sources": [{"type": "azure_search"}]}, {"data_sources"}),
+        ({"enable_search": False, "web_search": None}, set()),
     ],
 )  # fmt: skip
 def test_every_way_to_offer_a_tool_counts(body: dict[str, Any], names: set[str]) -> None:

@@ -252,3 +252,24 @@ def test_sums_are_what_counting_anew_would_give() -> None:
             sum(one.tokens for one in mine), len({one.text for one in mine}),
         )  # fmt: skip
     assert found.keys() == {one.subject for one in kept}
+
+
+def test_a_shorter_pause_between_rounds_counts_at_once() -> None:
+    """An operator who looks once an hour, and is attacked, does not wait an hour for the new setting."""
+    house = House()
+    house.orders = replace(house.orders, every_s=3600)
+    house.loop.tick()
+    house.orders = replace(house.orders, every_s=1)
+    house.run(10, 1, lambda _: house.call("attacker", blocked=True, good=False))
+    assert house.deeds() == [Deed.TIGHTEN, Deed.BLOCK_KEY]
+
+
+def test_who_had_one_action_undone_is_not_free_to_try_everything_else() -> None:
+    """A key that copies, and has calls fail on purpose until that is undone, is blocked all the same if it probes."""
+    house = House(orders=replace(Orders(), limits=replace(DEFAULTS, scrape_calls=30)))
+    house.run(40, 1, lambda _: house.call("k"))
+    assert house.band("k") is Band.WATCH
+    house.run(60, 1, lambda _: house.call("k", confined=True, text="same"))
+    assert house.deeds("rolled_back") == [Deed.TIGHTEN]
+    house.run(60, 1, lambda _: house.call("k", blocked=True, good=False))
+    assert house.barred("k")

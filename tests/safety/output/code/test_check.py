@@ -1,5 +1,6 @@
 """Insecure code in answers: found in blocks, with its place and what to do; constants pass; hostile text is bounded."""
 
+import itertools
 import os
 import time
 from contextlib import suppress
@@ -12,7 +13,7 @@ from conclave.safety.api import Action, Severity
 from conclave.safety.output.api import Excerpt, OutputRule
 from conclave.safety.output.code.check import CodeCheck
 from conclave.safety.output.code.languages import language_of
-from conclave.safety.output.code.syntax import Source
+from conclave.safety.output.code.syntax import Limit, Source
 from conclave.safety.output.plan import Plan
 from conclave.safety.output.stream import judged
 
@@ -140,9 +141,13 @@ def test_hostile_text_takes_bounded_time(text: str, language: str) -> None:
 
 
 def test_parsing_that_takes_too_long_says_so() -> None:
-    seconds = iter(range(10_000))
+    seconds = itertools.count()
+
+    def clock() -> float:
+        return float(next(seconds))
+
     with pytest.raises(TimeoutError):
-        Source("x = 1\n" * 5_000, "python", now_s=lambda: float(next(seconds)))
+        Source("x = 1\n" * 5_000, "python", limit=Limit(wall_s=clock, own_s=clock))
 
 
 def test_a_check_that_was_too_slow_is_taken_by_its_on_error() -> None:
