@@ -433,17 +433,25 @@ class Call:
     def _retrieval(self, look_up: LookUp) -> dict[str, Any]:
         """What was decided about looking the call up, and what came of it."""
         said = {"used": self.evidence is not None, "mode": look_up.mode, "reason": look_up.reason}
-        said |= {"probability": round(look_up.probability, 4), "tokens_saved": look_up.saving}
+        said |= {"probability": round(look_up.probability, 4), "tokens_saved": self.tokens_saved}
         return said | (self.evidence.explained() if self.evidence is not None else {})
+
+    @property
+    def tokens_saved(self) -> float:
+        """Against always looking up; what was looked up in the end, for whomever, saved nothing."""
+        look_up = self.decision.look_up if self.decision is not None else None
+        return look_up.saving if look_up is not None and self.evidence is None else 0.0
 
     @property
     def retrieval(self) -> str | None:
         """What became of looking it up, in a word; None where there was nothing to look up in."""
         if self.decision is None or self.decision.look_up is None:
             return None
+        if self.searched.failure:
+            return "failed"
         if self.evidence is not None:
             return "used" if self.evidence.shown else "empty"
-        return "failed" if self.searched.failure else "skipped"
+        return "skipped"
 
     def explain(self) -> dict[str, Any]:
         """The `conclave` response object: which expert served the call, and why. Never user text."""

@@ -84,7 +84,7 @@ class Blocked(Refused):
 
 
 class ConfirmationRequired(Blocked):
-    """A tool call, or a request, that waits for a person: `about` says why, and what lets it pass when it comes again."""
+    """A tool call, or a request, that waits for a person: `about` says why, and what lets it pass the next time."""
 
     code = "confirmation_required"
 

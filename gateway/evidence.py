@@ -17,6 +17,7 @@ MOST_TOLD: Final = 16  # passages that were kept away, in an answer and in the r
 PASSAGE_CHARS: Final = 20_000  # of one: a library cuts them at a tenth of it
 FOLDED_CHARS: Final = 400_000  # NFKC makes at most 18 characters of one
 LONGEST: Final = 24  # characters between brackets that can be numbers
+NAME_OF: Final = ".heading"  # how the place of what stands above a passage ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +41,39 @@ class Searched:
         """The passages as texts of a request, in the order in which they were found."""
         return tuple(retrieved(number, one.passage) for number, one in enumerate(self.found))
 
+    @property
+    def names(self) -> tuple[Segment, ...]:
+        """What stands above the passages in a prompt, in their order: whoever wrote a document chose that, too."""
+        return tuple(named(number, one.passage) for number, one in enumerate(self.found))
+
 
 NOT_SEARCHED: Final = Searched()
 
 
 def retrieved(number: int, passage: Passage) -> Segment:
     """A passage as a text of the request: data, wherever it came from."""
-    text = passage.text[:PASSAGE_CHARS].encode("utf-8", "replace").decode("utf-8")
-    return Segment(Origin.RETRIEVED, text, fold(text, max_chars=FOLDED_CHARS), f"retrieved[{number}]", passage.source)
+    return _data(passage.text, f"retrieved[{number}]", passage)
+
+
+def named(number: int, passage: Passage) -> Segment:
+    """A passage's source and heading as a text of the request."""
+    name = f"{passage.source}, {passage.heading}" if passage.heading else passage.source
+    return _data(" ".join(name.split()), f"retrieved[{number}]{NAME_OF}", passage)
+
+
+def _data(text: str, place: str, passage: Passage) -> Segment:
+    text = text[:PASSAGE_CHARS].encode("utf-8", "replace").decode("utf-8")
+    return Segment(Origin.RETRIEVED, text, fold(text, max_chars=FOLDED_CHARS), place, passage.source)
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A passage that an expert is shown, by its `number` there; `text` is what the checks left of it."""
+    """A passage that an expert is shown, by its `number` there; `text` and `name` are what the checks left of it."""
 
     number: int
     passage: Passage
     text: str
+    name: str = ""
 
     def cited(self) -> dict[str, Any]:
         """As `conclave.citations` has it: where it stands."""

@@ -64,9 +64,13 @@ UNGUARDED: Final = NoGuard()
 
 @dataclass(frozen=True, slots=True)
 class Guarding:
-    """What a policy version has guarded for one tenant: `plan` are its checks."""
+    """What a policy version has guarded for one tenant: `plan` are its checks.
+
+    `raised` are those for the answer to a request that hid its wish; None: the same.
+    """
 
     plan: Plan
+    raised: Plan | None = None
 
     def guard(  # noqa: PLR0913  what all of an answer's texts share, keyword-only but the first
         self,
@@ -77,14 +81,16 @@ class Guarding:
         authorise: Authorise | None = None,
         confirm: Confirm | None = None,
         restorer: Callable[[], Restorer] | None = None,
+        raised: bool = False,
     ) -> "Guard | NoGuard":
         """The guard of one answer; `private` are the application's own texts, `restorer` makes one for each text.
 
         `authorise` judges each whole tool call; `confirm` makes the error for one that waits for a confirmation.
+        `raised`: the request hid its wish.
         """
         if not self.plan.rules and authorise is None and restorer is None:
             return UNGUARDED
-        plan = self.plan.briefed(private)
+        plan = (self.raised if raised and self.raised is not None else self.plan).briefed(private)
         return Guard(plan, incident=incident, stream=stream, authorise=authorise, confirm=confirm, restorer=restorer)
 
 

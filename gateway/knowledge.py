@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FILE: Final = "knowledge.db"
 LOOK_S: Final = 2.0  # how often is looked whether there is a library
-AGAIN_S: Final = 30.0  # after one that could not be opened
+AGAIN_S: Final = 30.0  # after a search that the library's own state made fail; another file is tried at once
 THREADS: Final = 2
 MOST_WAITING: Final = 64  # searches; more go without
 
@@ -61,6 +61,7 @@ class Knowledge:
         self._due_s = 0.0
         self._file: int | None = None  # the inode of the one that is there
         self._opened_file: int | None = None
+        self._unusable: tuple[int | None, float] = None, 0.0  # which one failed, and until when it is left alone
         self._waiting = 0
 
     @property
@@ -83,6 +84,8 @@ class Knowledge:
         """What is found for a query in that time; nothing for None."""
         if query is None or not self.there:
             return Searched(query) if query is not None else NOT_SEARCHED
+        if self._file == self._unusable[0] and self._now_s() < self._unusable[1]:
+            return Searched(query, failure="unusable")
         if self._waiting >= MOST_WAITING:
             return Searched(query, failure="busy")
         self._waiting += 1
@@ -110,9 +113,11 @@ class Knowledge:
             search, began_s = self._opened(), time.perf_counter()
             results = search.search(query)
             return Searched(query, results, took_ms=round(1e3 * (time.perf_counter() - began_s), 3))
-        except (LibraryError, SnapshotError, sqlite3.Error, OSError) as error:
-            log.warning("knowledge.unusable", error=type(error).__name__, reason=str(error)[:200])
-            self._due_s, self._file = self._now_s() + AGAIN_S, None
+        except Exception as error:  # noqa: BLE001  the thread's edge: bytes that changed on disk fail in any way
+            known = isinstance(error, LibraryError | SnapshotError | sqlite3.Error | OSError)  # no document's words
+            log.warning("knowledge.unusable", error=type(error).__name__, reason=str(error)[:200] if known else None)
+            self._unusable = self._file, self._now_s() + AGAIN_S
+            self._opened_file = None  # it is opened anew, whatever is there then
             return Searched(query, failure="unusable")
 
     def _warm(self) -> None:

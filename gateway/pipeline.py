@@ -139,7 +139,7 @@ class Pipeline:
         call.request = await _apart(len(body), rules.fence, call.request, call.segments, self.digest_key)
         call.passed("route", self.now_s())
         call.guard = rules.guard(
-            call.request, call.at_hand, incident=call.id, confirmed=confirmed, restorer=call.restorer
+            call.request, call.at_hand, incident=call.id, confirmed=confirmed, restorer=call.restorer, said=call.verdict
         )  # (8)
         call.reply = Reply(call.request, digest_key=self.digest_key, guard=call.guard, now_s=self.now_s)
 

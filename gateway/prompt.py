@@ -85,8 +85,8 @@ def compose(  # noqa: PLR0913  each a separate fact of the step, all keyword-onl
         body["conclave"] = {"moe": {"experts": list(expert_mask)}}
     if as_chat:
         body = _one_message(body)
-    if evidence is not None and evidence.block and "messages" in body:
-        body["messages"] = _informed(body["messages"], evidence)
+    if evidence is not None and evidence.block:
+        body = _informed(body, evidence)
     if as_chat:
         return Prompt(body, stream=request.stream, headers=headers, evidence=evidence)
     if so_far:
@@ -113,25 +113,30 @@ def quoted(evidence: Evidence, fences: Fences, *, key: bytes, conversation: str)
         fences = replace(fences, mode="delimit")
     blocks = []
     for one in evidence.shown:
-        name = f"{one.passage.source}, {one.passage.heading}" if one.passage.heading else one.passage.source
-        segment = Segment(Origin.RETRIEVED, f"[{one.number}] {name}\n{one.text}", "", "", one.passage.source)
+        segment = Segment(Origin.RETRIEVED, f"[{one.number}] {one.name}\n{one.text}", "", "", one.passage.source)
         blocks.append(fences.fenced(segment, key=key, conversation=conversation))
     note = f"{fences.note}\n\n{INFORMED}{FOLLOWS.get(evidence.follows, '')}{ALONE if evidence.required else ''}"
     return replace(evidence, block="\n".join(blocks), note=note)
 
 
-def _informed(messages: Sequence[Any], evidence: Evidence) -> list[Any]:
-    """The messages with the passages before the user's last words, and in the instructions how to use them."""
+def _informed(body: dict[str, Any], evidence: Evidence) -> dict[str, Any]:
+    """The body with the passages before the user's last words, and in the instructions how to use them.
+
+    A text completion has no instructions: both stand before its prompt.
+    """
+    if "messages" not in body:
+        return {**body, "prompt": f"{evidence.note}\n\n{evidence.block}\n\n{_lone_prompt(body)}"}
+    messages = body["messages"]
     last = max((at for at, one in enumerate(messages) if one.get("role") == "user"), default=None)
     if last is None:
-        return list(messages)
+        return body
     content = messages[last].get("content")
     if isinstance(content, list):
         said: Any = [{"type": "text", "text": evidence.block}, *content]
     else:
         said = f"{evidence.block}\n\n{content}"
     informed = [*messages[:last], {**messages[last], "content": said}, *messages[last + 1 :]]
-    return _with_note(informed, evidence.note, but_in=())
+    return {**body, "messages": _with_note(informed, evidence.note, but_in=())}
 
 
 def fenced(
@@ -207,10 +212,13 @@ def _with_note(messages: list[Any], note: str, *, but_in: Collection[int]) -> li
 def _one_message(body: dict[str, Any]) -> dict[str, Any]:
     """The body of a text completion as a chat's. What no chat knows is dropped: `api.completions` saw that it asks for
     nothing."""
-    said = body["prompt"]
-    text = said if isinstance(said, str) else said[0]
     rest = {key: value for key, value in body.items() if key not in COMPLETIONS_ONLY}
-    return {**rest, "messages": [{"role": "user", "content": text}]}
+    return {**rest, "messages": [{"role": "user", "content": _lone_prompt(body)}]}
+
+
+def _lone_prompt(body: Mapping[str, Any]) -> Any:
+    said = body["prompt"]
+    return said if isinstance(said, str) else said[0]
 
 
 def _continuing(body: dict[str, Any], so_far: str, *, prefills: bool) -> dict[str, Any]:

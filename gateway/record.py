@@ -270,7 +270,7 @@ def _standing(stood: Stood) -> dict[str, Any]:
 
 def _retrieval(call: Call, *, keep_text: bool) -> dict[str, Any]:
     """What was found for the call and what became of it; the decision has the numbers. Passages by their ids."""
-    row: dict[str, Any] = {"outcome": call.retrieval}
+    row: dict[str, Any] = {"outcome": call.retrieval, "tokens_saved": call.tokens_saved}
     searched, evidence = call.searched, call.evidence
     if searched.results is not None:
         row |= {"version": searched.results.version, "among": searched.results.among, "found": len(searched.found)}

@@ -5,12 +5,10 @@ library: a name that no document has counts most, and is never covered.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 BEST: Final = 3  # passages that are looked at
-WORD: Final = re.compile(r"[^\W_]+")
 ENDING: Final = 4  # characters that a word may have beyond its stem
 
 
@@ -27,12 +25,23 @@ def covered(stems: Mapping[str, int], texts: Sequence[str], *, passages: int) ->
 
 
 def _held(stems: Mapping[str, float], text: str) -> list[str]:
-    words = set(WORD.findall(text.lower()))
-    return [stem for stem in stems if stem in words or any(_is_form(word, stem) for word in words)]
+    lower = text.lower()
+    return [stem for stem in stems if _has_form(lower, stem)]
 
 
-def _is_form(word: str, stem: str) -> bool:
-    return word.startswith(stem) and len(word) - len(stem) <= ENDING
+def _has_form(text: str, stem: str) -> bool:
+    """Whether a word of the text begins with the stem and ends soon after.
+
+    It looks where the stem stands and no further: splitting three passages into words takes several times as long.
+    """
+    at = text.find(stem)
+    while at >= 0:
+        inside = at > 0 and text[at - 1].isalnum()
+        rest = text[at + len(stem) : at + len(stem) + ENDING + 1]
+        if not inside and not (len(rest) > ENDING and rest.isalnum()):
+            return True
+        at = text.find(stem, at + 1)
+    return False
 
 
 def _weight(holders: int, passages: int) -> float:

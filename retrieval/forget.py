@@ -118,7 +118,7 @@ class Forgetting:
     def _left(self, rows: list[int], wanted: Wanted) -> dict[str, int]:
         """How many of these passages can still be found, by each way; and how many texts name the subject."""
         gone = set(rows)
-        snapshot = self.snapshots.current()
+        snapshot = Snapshots(self.snapshots.folder).current()  # opened anew: what others would find
         subject = wanted.subject
         return {
             "metadata": len(self.library.fetch(rows)),

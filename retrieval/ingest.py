@@ -256,7 +256,8 @@ def freshen(
     vectors = library.vectors([row for row, _ in rows], dimensions)
     made = build(vectors, rows, version=library.version(), probes=encode(_probes(library, rows)), progress=progress)
     del vectors
-    return snapshots.write(made, postings([row for row, _ in rows], *library.words.vocabulary(), library.words.occurrences))
+    words = postings([row for row, _ in rows], *library.words.vocabulary(), library.words.occurrences)
+    return snapshots.write(made, words)
 
 
 def _probes(library: Library, rows: Sequence[tuple[int, int]]) -> list[str]:

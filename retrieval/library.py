@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from conclave.retrieval.acl import Audience
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 FILE: Final = "knowledge.db"
 LOCK: Final = "lock"
 SCHEMA_VERSION: Final = 2
+CACHE: Final = "cache_size = -16000"  # 16 MB: of its own 2 MB hardly a passage is left when the next question comes
 WAIT_MS: Final = 10_000  # for another writer's transaction: one document
 ROWS_EACH: Final = 400  # in one statement
 SCHEMA: Final = """
@@ -52,22 +54,21 @@ CREATE VIRTUAL TABLE words USING fts5(title, path, text, tokenize = 'porter unic
 CREATE VIRTUAL TABLE counts USING fts5vocab(words, row);
 """
 # Since version 2: how many passages an audience has, and which passages a snapshot no longer has as they are.
-CHANGES: Final = """
-ALTER TABLE audiences ADD COLUMN passages INTEGER NOT NULL DEFAULT 0;
-UPDATE audiences SET passages = (SELECT count(*) FROM passages p WHERE p.audience = audiences.id);
-CREATE TABLE changed (passage INTEGER PRIMARY KEY, version INTEGER NOT NULL);
-CREATE TRIGGER passage_in AFTER INSERT ON passages BEGIN {more}; END;
-CREATE TRIGGER passage_out AFTER DELETE ON passages BEGIN {less}; {noted}; END;
-CREATE TRIGGER passage_moved AFTER UPDATE OF audience ON passages BEGIN {less}; {more}; {noted}; END;
-""".format(
-    more="UPDATE audiences SET passages = passages + 1 WHERE id = NEW.audience",
-    less="UPDATE audiences SET passages = passages - 1 WHERE id = OLD.audience",
-    noted="INSERT OR REPLACE INTO changed SELECT OLD.id, value + 1 FROM facts WHERE name = 'version'",
+MORE: Final = "UPDATE audiences SET passages = passages + 1 WHERE id = NEW.audience;"
+LESS: Final = "UPDATE audiences SET passages = passages - 1 WHERE id = OLD.audience;"
+NOTED: Final = "INSERT OR REPLACE INTO changed SELECT OLD.id, value + 1 FROM facts WHERE name = 'version';"
+CHANGES: Final = (
+    "ALTER TABLE audiences ADD COLUMN passages INTEGER NOT NULL DEFAULT 0",
+    "UPDATE audiences SET passages = (SELECT count(*) FROM passages p WHERE p.audience = audiences.id)",
+    "CREATE TABLE changed (passage INTEGER PRIMARY KEY, version INTEGER NOT NULL)",
+    f"CREATE TRIGGER passage_in AFTER INSERT ON passages BEGIN {MORE} END",
+    f"CREATE TRIGGER passage_out AFTER DELETE ON passages BEGIN {LESS} {NOTED} END",
+    f"CREATE TRIGGER passage_moved AFTER UPDATE OF audience ON passages BEGIN {LESS} {MORE} {NOTED} END",
 )
-FETCH: Final = """SELECT p.id, w.text, d.source, w.path, w.title, p.start, p.stop, p.name, d.collection, d.batch,
+FETCH: Final = """SELECT p.id, w.c2, d.source, w.c1, w.c0, p.start, p.stop, p.name, d.collection, d.batch,
     a.tags, d.trust, p.page, p.audience, v.vector
     FROM passages p JOIN documents d ON d.id = p.document JOIN audiences a ON a.id = p.audience
-    JOIN words w ON w.rowid = p.id JOIN vectors v ON v.id = p.id WHERE p.id IN (SELECT value FROM json_each(?))"""
+    JOIN words_content w ON w.id = p.id JOIN vectors v ON v.id = p.id WHERE p.id IN (SELECT value FROM json_each(?))"""
 COUNTED: Final = "SELECT passages, (SELECT count(*) FROM passages p WHERE p.audience = a.id) FROM audiences a"
 DOCUMENT: Final = """SELECT d.id, d.collection, d.path, d.source, a.tags, d.hash, d.bytes, d.batch, d.cut, d.trust,
     d.added, (SELECT count(*) FROM passages p WHERE p.document = d.id)
@@ -258,7 +259,13 @@ class Library:
             self._run("DELETE FROM vectors WHERE id = ?", row)
             self._run("DELETE FROM passages WHERE id = ?", row)
 
-    def fetch(self, rows: Collection[int], *, audiences: frozenset[int] | None = None) -> dict[int, Kept]:
+    def fetch(
+        self,
+        rows: Collection[int],
+        *,
+        audiences: frozenset[int] | None = None,
+        scores: Mapping[int, float] = MappingProxyType({}),
+    ) -> dict[int, Kept]:
         """Passages by number; those that may not be read, or are no longer there, are left out."""
         import numpy as np  # noqa: PLC0415
 
@@ -269,7 +276,18 @@ class Library:
                 heading = f"{path}{HEADING_SEPARATOR}{title}" if path else title
                 acl = tuple(json.loads(tags))
                 passage = Passage(
-                    text, source, heading, start, end, 0.0, name, collection, batch, acl, Trust(trust), page
+                    text,
+                    source,
+                    heading,
+                    start,
+                    end,
+                    scores.get(number, 0.0),
+                    name,
+                    collection,
+                    batch,
+                    acl,
+                    Trust(trust),
+                    page,
                 )
                 found[number] = Kept(number, who, passage, np.frombuffer(blob, dtype="<f2").astype(np.float32))
         return found
@@ -387,7 +405,8 @@ class Library:
 
 
 def _prepare(database: sqlite3.Connection) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "secure_delete = ON"):
+    pragmas = ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "secure_delete = ON", CACHE)
+    for pragma in pragmas:
         database.execute(f"PRAGMA {pragma}")
     found = int(database.execute("PRAGMA user_version").fetchone()[0])
     if found == SCHEMA_VERSION:
@@ -401,7 +420,7 @@ def _prepare(database: sqlite3.Connection) -> None:
             database.execute(statement)
         database.execute("INSERT INTO facts VALUES ('version', 0), ('key', ?)", (os.urandom(32),))
     if found < SCHEMA_VERSION:
-        for statement in CHANGES.split(";\n"):
+        for statement in CHANGES:
             database.execute(statement)
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     database.execute("COMMIT")

@@ -1,19 +1,22 @@
 """Answers a query from a library: by meaning and by words, fused by rank, over what the caller may read alone.
 
-Both rankings look only at the caller's audiences, found in the same moment of the library as the passages themselves; a
-passage that is in the snapshot, and was deleted or closed to the caller since, is not given out. Reciprocal-rank
-fusion: Cormack, Clarke and Buettcher 2009 (SIGIR), k = 60.
+Both rankings look only at the caller's audiences. Words are ranked by the snapshot, and by the library where a passage
+was written or given to others since. Nothing that is read waits for a lock while an index is searched: the library is
+asked before, for who may read what, and after, for the passages themselves, and only what may be read then is given
+out, so that what was deleted or closed to the caller meanwhile is not. Reciprocal-rank fusion: Cormack, Clarke and
+Buettcher 2009 (SIGIR), k = 60.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from conclave.retrieval.acl import readable
+from conclave.retrieval.acl import Readable, readable
 from conclave.retrieval.api import Encode, Found, Nearest, Query, Results
 from conclave.retrieval.coverage import covered
-from conclave.retrieval.index import Snapshots
+from conclave.retrieval.index import Snapshot, Snapshots
 from conclave.retrieval.library import Kept, Library, LibraryError
+from conclave.retrieval.words import Since
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -40,33 +43,47 @@ class Hybrid:
     def search(self, query: Query) -> Results:
         """The best passages for a query, best first; the same query to the same library gives the same."""
         limit = max(0, min(query.limit, MOST))
+        depth = max(CANDIDATES, limit)
         vector = query.vector if query.vector is not None else self.encode([query.text])[0]
-        nearest = self.vectors.current() if isinstance(self.vectors, Snapshots) else self.vectors
-        library = self.library
+        index = self.vectors.current() if isinstance(self.vectors, Snapshots) else self.vectors
+        library, snapshot = self.library, index if isinstance(index, Snapshot) else None
+        stems = library.words.stems(query.text)
+        spans = snapshot.words.spans(stems) if snapshot and snapshot.words else None
         with library.reading():
             allowed = readable(library.audiences(), query.rights)
-            depth = max(CANDIDATES, limit)
-            words, near = dict[int, float](), dict[int, float]()
-            if allowed.passages and self.way != "meaning":
-                words = dict(library.by_words(query.text, audiences=allowed.audiences, limit=depth))
-            if allowed.passages and self.way != "words" and nearest is not None and vector.any():
-                neighbours = nearest.nearest(vector, audiences=allowed.audiences, limit=depth)
-                near = {one.row: one.similarity for one in neighbours}
-            scores = fused([list(words), list(near)])
+            late = self._late(query.text, allowed, None if spans is None else snapshot, depth)
+        words, near = late.found, dict[int, float]()
+        if snapshot and spans and allowed.passages and self.way != "meaning":
+            known = snapshot.by_words(spans.values(), audiences=allowed.audiences, but=late.changed, limit=depth)
+            words = dict(sorted([*words.items(), *known], key=lambda one: (-one[1], one[0]))[:depth])
+        if index is not None and allowed.passages and self.way != "words" and vector.any():
+            near = {one.row: one.similarity for one in index.nearest(vector, audiences=allowed.audiences, limit=depth)}
+        scores = fused([list(words), list(near)])
+        with library.reading():
+            audiences = library.audiences()
+            allowed = readable(audiences, query.rights)
             best = self._best(scores, allowed.audiences, limit)
             version = library.version()
-            coverage = covered(
-                library.holders(query.text), [one.passage.text for one in best], passages=library.size()
-            )
+            held = library.words.holders(stems) if spans is None else {stem: at.passages for stem, at in spans.items()}
+        coverage = covered(held, [one.passage.text for one in best], passages=sum(one.passages for one in audiences))
         found = (
-            Found(
-                replace(one.passage, score=scores[one.row]),
-                near[one.row] if one.row in near else float(one.vector @ vector),
-                words.get(one.row),
-            )
+            Found(one.passage, near[one.row] if one.row in near else float(one.vector @ vector), words.get(one.row))
             for one in best
         )
         return Results(tuple(found), version, allowed.passages, coverage)
+
+    def _late(self, text: str, allowed: Readable, snapshot: Snapshot | None, limit: int) -> "Late":
+        """What is found by words where the snapshot does not know them; without one, all."""
+        library, since = self.library, None
+        changed: list[int] = []
+        if not allowed.passages or self.way == "meaning":
+            return Late({}, [])
+        if snapshot is not None:
+            since = Since(int(snapshot.rows[-1]) if len(snapshot.rows) else 0, snapshot.about.version)
+            changed = library.changed(since.version) if library.version() != since.version else []
+            if not changed and (library.version() == since.version or library.last() == since.last):
+                return Late({}, [])
+        return Late(dict(library.words.best(text, audiences=allowed.audiences, limit=limit, since=since)), changed)
 
     def _best(self, scores: Mapping[int, float], audiences: frozenset[int] | None, limit: int) -> list[Kept]:
         """The first passages that are still there and may still be read: an older snapshot may hold others."""
@@ -76,9 +93,17 @@ class Hybrid:
             if len(best) >= limit:
                 break
             rows = ranked[at : at + limit]
-            kept = self.library.fetch(rows, audiences=audiences)
+            kept = self.library.fetch(rows, audiences=audiences, scores=scores)
             best += [kept[row] for row in rows if row in kept]
         return best[:limit]
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Passages that were written or changed since the snapshot, by BM25; and the numbers of those that changed."""
+
+    found: dict[int, float]
+    changed: list[int]
 
 
 def fused(rankings: Sequence[Sequence[int]]) -> dict[int, float]:

@@ -7,8 +7,8 @@ from typing import Final
 
 REMEMBERED: Final = 20_000  # words; then it begins anew
 TABLES: Final = (
-    "CREATE VIRTUAL TABLE word USING fts5(text, tokenize = 'porter unicode61')",
-    "CREATE VIRTUAL TABLE parts USING fts5vocab(word, row)",
+    "CREATE VIRTUAL TABLE word USING fts5(text, content = '', columnsize = 0, tokenize = 'porter unicode61')",
+    "CREATE VIRTUAL TABLE parts USING fts5vocab(word, instance)",
 )
 
 
@@ -25,16 +25,24 @@ class Stems:
     def of(self, words: Sequence[str]) -> list[tuple[str, ...]]:
         """The stems in each word: several of one with an underscore in it."""
         with self._lock:
-            return [self._known.get(word) or self._learn(word) for word in words]
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._learn([word for word in dict.fromkeys(words) if word not in self._known])
+            return [self._known[word] for word in words]
 
     def close(self) -> None:
         self._database.close()
 
-    def _learn(self, word: str) -> tuple[str, ...]:
-        if len(self._known) >= REMEMBERED:
-            self._known.clear()
-        self._database.execute("DELETE FROM word")
-        self._database.execute("INSERT INTO word (text) VALUES (?)", (word,))
-        stems = tuple(stem for (stem,) in self._database.execute("SELECT term FROM parts"))
-        self._known[word] = stems
-        return stems
+    def _learn(self, words: Sequence[str]) -> None:
+        """New words, all together: each statement costs more than a word."""
+        if not words:
+            return
+        stems: dict[int, list[str]] = {}
+        self._database.execute("BEGIN")
+        rows = ",".join("(?, ?)" for _ in words)
+        args = [value for numbered in enumerate(words) for value in numbered]
+        self._database.execute(f"INSERT INTO word (rowid, text) VALUES {rows}", args)  # noqa: S608  question marks only
+        for place, stem in self._database.execute("SELECT doc, term FROM parts"):
+            stems.setdefault(place, []).append(stem)
+        self._database.execute("ROLLBACK")
+        self._known |= {word: tuple(stems.get(place, ())) for place, word in enumerate(words)}

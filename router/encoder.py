@@ -8,7 +8,6 @@ long text only its head and its tail are read.
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from unicodedata import normalize, ucd_3_2_0
@@ -31,6 +30,7 @@ RESCALE: Final = 2.0**112  # a single float has 112 more exponents below 1 than 
 
 WORD_CHARS: Final = 100  # a longer word is unknown
 
+_MARKS: Final = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")  # ASCII's, each a token
 _DIGIT: Final = re.compile("[0-9]")
 # Ideographs, which the library parts, and a capital sigma, which it does not know at a word's end
 _OTHERWISE: Final = re.compile("[\u03a3\u302e\u302f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -57,7 +57,10 @@ class Tokens:
 
     def ids(self, text: str) -> list[int]:
         """The token ids of an excerpt."""
-        return list(chain.from_iterable(map(self._memo.__getitem__, text.split())))
+        found: list[int] = []
+        for known in map(self._memo.__getitem__, text.split()):
+            found += known
+        return found
 
     @property
     def remembered(self) -> int:
@@ -85,16 +88,20 @@ class _Runs(dict[str, list[int]]):
 
     def __missing__(self, run: str) -> list[int]:
         """Ids of a run; its words are remembered too, since `word,` brings `word`."""
-        if run.isascii() and run.isalnum():
+        size = len(run)
+        if run.isascii() and (run.isalnum() or run in _MARKS):
             ids = self._pieces(run.lower())
+        elif run[-1] in _MARKS and (word := run[:-1]).isalnum():
+            ids = self[word] + self[run[-1]]
         elif len(parts := _WORDS.findall(run)) > 1:
-            ids = list(chain.from_iterable(map(self.__getitem__, parts)))
-        elif len(run) <= MEMO_CHARS and not run.isascii() and (bare := _plain(run)):
+            ids = []
+            for known in map(self.__getitem__, parts):
+                ids += known
+        elif size <= MEMO_CHARS and not run.isascii() and (bare := _plain(run)):
             ids = self._pieces(bare)
         else:
             ids = self._encode(run, add_special_tokens=False).ids
-        size = len(run)
-        if size <= SHORT_CHARS or (size <= MEMO_CHARS and not _DIGIT.search(run)):
+        if size <= SHORT_CHARS or (size <= MEMO_CHARS and (run.isalpha() or not _DIGIT.search(run))):
             if len(self) >= MEMO_ENTRIES:
                 self.clear()
             self[run] = ids

@@ -10,6 +10,7 @@ from conclave.safety.detect.hidden import HiddenCheck
 from conclave.safety.detect.learned import ORIGINS, Heads, Ids, LearnedCheck
 from conclave.safety.detect.pii import PiiCheck
 from conclave.safety.detect.secrets import SecretsCheck
+from conclave.safety.detect.shift import ShiftCheck
 from conclave.safety.detect.signatures import NAME as SIGNATURES
 from conclave.safety.detect.signatures import Signature, SignatureCheck
 from conclave.safety.detect.sponge import SpongeCheck
@@ -49,6 +50,10 @@ class Checks:
     def signatures(self, rules: Iterable[Signature]) -> Check:
         """The check of these rules. Raises ValueError."""
         return SignatureCheck(rules)
+
+    def shift(self, *, threshold: float) -> Check:
+        """The check of wishes that a frame hides."""
+        return ShiftCheck(self._heads.scores, threshold=threshold)
 
     def crescendo(self, topics: Examples, scope: Sequence[str], *, threshold: float) -> Crescendo:
         """What looks at where conversations go; topics are known by these examples. Raises ValueError."""

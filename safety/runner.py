@@ -59,10 +59,10 @@ class Memo:
 
     def name_of_tool(self, rules: str, tenant: str, tool: str, segments: Sequence[Segment]) -> bytes:
         """The hash of all that the tool at the place `tool` says of itself, wherever it stands among others."""
-        said = [f"{segment.place[len(tool) :]} {len(segment.text)} {segment.text}" for segment in segments]
-        parts = (rules, "\0", tenant, "\0offered\0", *said)
+        start = len(tool)
+        said = [f"{one.place[start:]} {len(one.text)} {one.text}" for one in segments]  # lengths: no two are the same
         hashed = self._keyed.copy()
-        hashed.update("".join(parts).encode("utf-8", "surrogatepass"))
+        hashed.update(f"{rules}\0{tenant}\0offered\0{''.join(said)}".encode("utf-8", "surrogatepass"))
         return hashed.digest()
 
     def get(self, name: bytes) -> tuple[Finding, ...] | None:
@@ -155,8 +155,7 @@ class Runner:
                 continue
             started_s = self.now_s()
             try:
-                for view in views if rule.check.decodes else views[:1]:
-                    found += rule.check.inspect(view)[:MOST_FINDINGS]
+                found += inspected(rule.check, views)
             except Exception as error:  # noqa: BLE001  a check's own edge: policy says what its failure means
                 sound = False
                 errors[rule.check.name] = type(error).__name__
@@ -167,7 +166,16 @@ class Runner:
 
 
 def _tool(segment: Segment) -> str:
-    return tool_of(segment.place)
+    return "" if segment.place.startswith("messages") else tool_of(segment.place)
+
+
+def inspected(check: Check, views: Sequence[View]) -> list[Finding]:
+    """What a check finds in the views of a text. One that has `inspect_all` is shown all at once: that is quicker."""
+    shown = views if check.decodes else views[:1]
+    every: Callable[[Sequence[View]], Sequence[Finding]] | None = getattr(check, "inspect_all", None)
+    if every is not None:
+        return list(every(shown))
+    return [found for view in shown for found in check.inspect(view)[:MOST_FINDINGS]]
 
 
 def _failure(check: str, segment: Segment) -> Finding:

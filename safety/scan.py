@@ -38,15 +38,14 @@ def scan(heads: Heads, text: str, origin: Origin) -> Scanned:
     except BoundaryError as error:
         raise ValueError(str(error)) from error
     views = views_of(segment)
-    said = [heads.scores(view.text) for view in views]
+    said = heads.scores_of([view.text for view in views])
     scores = {name: max(one[name] for one in said) for name in heads.names}
     readers = [check for check in learned_checks(heads) if origin in check.origins]
     findings = tuple(
         found
         for check in readers
         if scores[check.name] >= check.threshold
-        for view in views
-        for found in check.inspect(view)
+        for found in check.inspect_all(views)
     )
     return Scanned("block" if findings else "allow", scores, findings)
 

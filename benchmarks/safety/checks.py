@@ -25,6 +25,7 @@ from conclave.safety.boundary.normalise import fold
 from conclave.safety.boundary.views import views_of
 from conclave.safety.checks import RULES, Checks
 from conclave.safety.detect.learned import ORIGINS, LearnedCheck
+from conclave.safety.runner import inspected
 
 ROOT = Path(__file__).parents[2]
 SIZES = (1_024, 20_480)
@@ -71,8 +72,7 @@ def whole(pieces: Sequence[str], checks: Sequence[Check]) -> Cost:
         for piece in pieces:
             views = views_of(segment(piece))
             for check in checks:
-                for view in views if check.decodes else views[:1]:
-                    check.inspect(view)
+                inspected(check, views)
 
     return measured(run)
 
@@ -89,16 +89,15 @@ def parts(pieces: Sequence[str], checks: Sequence[Check]) -> dict[str, Cost]:
     learned = [check for check in checks if isinstance(check, LearnedCheck)]
     for check in checks:
         if check not in learned:
-            found[check.name] = measured(lambda check=check: inspected([check], views))
-    found["learned"] = measured(lambda: inspected(learned, views))
+            found[check.name] = measured(lambda check=check: looked([check], views))
+    found["learned"] = measured(lambda: looked(learned, views))
     return found
 
 
-def inspected(checks: Sequence[Check], texts: Sequence[Sequence[View]]) -> None:
+def looked(checks: Sequence[Check], texts: Sequence[Sequence[View]]) -> None:
     for views in texts:
         for check in checks:
-            for view in views if check.decodes else views[:1]:
-                check.inspect(view)
+            inspected(check, views)
 
 
 def segment(piece: str) -> Segment:

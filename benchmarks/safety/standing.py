@@ -2,11 +2,12 @@
 
     python -m benchmarks.safety.standing
     python -m benchmarks.safety.standing --calls 100000 --seed 7
+    python -m benchmarks.safety.standing --refuse
 
 An honest caller makes a call every 30 seconds, and each is taken for an attack with a given chance (a medium finding:
 what a learned check makes). Where its band is `watch` or stricter, that finding is refused, else it is annotated: so
-does the default `standing` with `mode: on`. An attacker does the same with nothing but attacks, or hides each of them
-among clean calls.
+does the default `standing` with `mode: on`. With `--refuse` it is refused in every band, as where the checks' action is
+`block`. An attacker does the same with nothing but attacks, or hides each of them among clean calls.
 """
 
 import random
@@ -21,7 +22,7 @@ EVERY_S: Final = 30.0
 CHANCES: Final = (0.002, 0.01, 0.03)
 
 
-def caller(draw: random.Random, chance: float, calls: int) -> tuple[float, float, float]:
+def caller(draw: random.Random, chance: float, calls: int, *, refuse: bool) -> tuple[float, float, float]:
     """Shares of an honest caller's calls: in `watch`, in `restricted`, and refused."""
     standing, seen, refused = Standing(), dict.fromkeys(Band, 0), 0
     for number in range(calls):
@@ -29,7 +30,7 @@ def caller(draw: random.Random, chance: float, calls: int) -> tuple[float, float
         band = Band.of(standing.trust_at(now_s))
         seen[band] += 1
         if draw.random() < chance:
-            blocked = band > Band.OPEN
+            blocked = refuse or band > Band.OPEN
             refused += blocked
             standing = standing.after(blame_of(Severity.MEDIUM, refused=blocked), now_s)
         else:
@@ -37,7 +38,7 @@ def caller(draw: random.Random, chance: float, calls: int) -> tuple[float, float
     return seen[Band.WATCH] / calls, seen[Band.RESTRICTED] / calls, refused / calls
 
 
-def attacker(clean_between: int, calls: int) -> tuple[int, float, float]:
+def attacker(clean_between: int, calls: int, *, refuse: bool) -> tuple[int, float, float]:
     """The call from which an attacker is restricted (0: never), and the shares of attacks refused and of calls open."""
     standing, first, refused, attacks, opened = Standing(), 0, 0, 0, 0
     for number in range(calls):
@@ -48,7 +49,7 @@ def attacker(clean_between: int, calls: int) -> tuple[int, float, float]:
             first = number + 1
         if number % (clean_between + 1) == 0:
             attacks += 1
-            blocked = band > Band.OPEN
+            blocked = refuse or band > Band.OPEN
             refused += blocked
             standing = standing.after(blame_of(Severity.MEDIUM, refused=blocked), now_s)
         else:
@@ -59,15 +60,16 @@ def attacker(clean_between: int, calls: int) -> tuple[int, float, float]:
 @click.command(help=__doc__.split("\n", maxsplit=1)[0])
 @click.option("--calls", default=100_000, show_default=True, type=click.IntRange(100))
 @click.option("--seed", default=1, show_default=True)
-def main(calls: int, seed: int) -> None:
+@click.option("--refuse", is_flag=True, help="Findings are refused in every band.")
+def main(*, calls: int, seed: int, refuse: bool) -> None:
     """Print both tables."""
     click.echo("honest: a call is taken for an attack | in watch | restricted | calls refused")
     for chance in CHANCES:
-        watch, restricted, refused = caller(random.Random(seed), chance, calls)  # noqa: S311  drawn calls, no secret
+        watch, restricted, refused = caller(random.Random(seed), chance, calls, refuse=refuse)  # noqa: S311  drawn calls, no secret
         click.echo(f"{chance:37.1%} | {watch:8.2%} | {restricted:10.2%} | {refused:.3%}")
     click.echo("attacker: clean calls between attacks | restricted from call | attacks refused | calls open")
     for clean in (0, 2, 5, 10, 20):
-        first, refused, opened = attacker(clean, calls)
+        first, refused, opened = attacker(clean, calls, refuse=refuse)
         click.echo(f"{clean:37} | {first or 'never':>20} | {refused:15.1%} | {opened:.1%}")
 
 

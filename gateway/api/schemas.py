@@ -130,7 +130,7 @@ def _extension() -> Schema:
         "type": ["array", "null"],
         "maxItems": MOST_TOKENS,
         "items": {"type": "string", "minLength": 1, "maxLength": TOKEN_CHARS},
-        "description": "Tokens of earlier errors `confirmation_required`: each lets its tool call pass once.",
+        "description": "Tokens of earlier errors `confirmation_required`: each lets its call or request pass once.",
     }
     properties = {"tags": of_call, "conversation": named, "origins": origins, "scope": scope, "confirmed": confirmed}
     properties["retrieval"] = _retrieval()

@@ -4,13 +4,14 @@ The settings are values, checked for shape only; `compiled` makes of them what g
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from conclave.gateway.guard import Guarding
 from conclave.gateway.policy.defences import CheckAction, FromSeverity
-from conclave.gateway.policy.part import Part
+from conclave.gateway.policy.part import Flag, Part
+from conclave.gateway.policy.shift import OFF, ShiftSettings, graded, raised
 from conclave.safety.api import Action, Severity
 from conclave.safety.output.api import OutputCheck, OutputRule
 from conclave.safety.output.plan import Plan
@@ -37,6 +38,15 @@ class AnswerCheckSettings(Part):
     timeout_s: float = Field(
         default=1.0, gt=0, le=60, description="Time for one answer; what it would see after that, it did not see."
     )
+    minor: Flag = Field(
+        default=False, description="`code` only: tell also what is mostly harmless where it stands, as `low`."
+    )
+
+    @model_validator(mode="after")
+    def _fits_the_check(self) -> Self:
+        if self.minor and self.check != "code":
+            raise ValueError(f"minor belongs to the check code; {self.check} keeps nothing to itself")
+        return self
 
 
 def _each_once(checks: tuple[AnswerCheckSettings, ...]) -> tuple[AnswerCheckSettings, ...]:
@@ -61,15 +71,23 @@ OPEN: Final = Guarding(Plan.of(()))
 
 
 def compiled(
-    checks: Sequence[AnswerCheckSettings], make: MakeAnswerCheck, *, canaries: Sequence[str], observe: bool
+    checks: Sequence[AnswerCheckSettings],
+    make: MakeAnswerCheck,
+    *,
+    canaries: Sequence[str],
+    observe: bool,
+    shift: ShiftSettings = OFF,
 ) -> Guarding:
-    """What guards answers with the checks that are not off, in their order; with `observe` none of them acts."""
+    """What guards answers with the checks that are not off, in their order; with `observe` none of them acts.
+
+    `shift` says what an answer meets whose request hid its wish.
+    """
     used = [one for one in checks if one.action != "off"]
     if not used:
         return OPEN
     rules = [
         OutputRule(
-            make(one.check, canaries),
+            graded(make(one.check, canaries), minor=one.minor),
             action=Action.ALLOW if one.action == "observe" else Action[one.action.upper()],
             observe=observe or one.action == "observe",
             on_error=one.on_error,
@@ -78,4 +96,4 @@ def compiled(
         )
         for one in used
     ]
-    return Guarding(Plan.of(rules))
+    return Guarding(Plan.of(rules), raised(rules, shift) if shift.mode == "on" else None)

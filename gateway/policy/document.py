@@ -26,6 +26,7 @@ from conclave.gateway.policy.parts import PartSettings
 from conclave.gateway.policy.retrieval import RetrievalSettings
 from conclave.gateway.policy.routing import Routing
 from conclave.gateway.policy.scopes import SCOPE, TOOL, Scopes
+from conclave.gateway.policy.shift import ShiftSettings
 from conclave.gateway.policy.signatures import SignatureSettings
 from conclave.gateway.policy.standing import OodaSettings, StandingSettings
 from conclave.gateway.policy.tools import ToolsSettings
@@ -342,6 +343,7 @@ class TenantOverrides(Part):
     standing: StandingSettings | None = Field(
         default=None, description="As `policy.standing`, as a whole; null: as for all."
     )
+    shift: ShiftSettings | None = Field(default=None, description="As `policy.shift`, as a whole; null: as for all.")
     signatures: SignatureSettings | None = Field(default=None, description="This tenant's rules; null: those of all.")
     topics: TopicSettings | None = Field(default=None, description="This tenant's topics; null: those of all.")
     packages: PackageSettings | None = Field(default=None, description="What this tenant uses; null: as for all.")
@@ -393,6 +395,9 @@ class PolicyDocument(Part):
     )
     ooda: OodaSettings = Field(
         default_factory=OodaSettings, description="The loop that answers attacks with actions that end by themselves."
+    )
+    shift: ShiftSettings = Field(
+        default_factory=ShiftSettings, description="Requests whose frame hides a risky wish, and how answers meet that."
     )
     signatures: SignatureSettings = Field(
         default_factory=SignatureSettings, description="What the check `signatures` looks for."

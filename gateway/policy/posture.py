@@ -105,8 +105,8 @@ def _stricter(rule: Rule, band: WatchSettings) -> Rule:
     check = rule.check
     if isinstance(check, LearnedCheck):
         check = replace(check, threshold=check.threshold * band.threshold_factor)
-    all_of_these = ANY in band.block or (ATTACKS in band.block and check.name not in NO_ATTACK)
-    if check.name in band.block or (all_of_these and not rule.observe):
+    of_all = ANY in band.block or (ATTACKS in band.block and check.name not in NO_ATTACK)
+    if (of_all or check.name in band.block) and not rule.observe:
         return replace(rule, check=check, action=Action.BLOCK, observe=False, from_severity=Severity.LOW)
     return replace(rule, check=check)
 

@@ -216,7 +216,8 @@ class Version:
                 return links.check(name)
             return AnswerSignatures(rules.rules()) if name == SIGNATURES else answer_check(name, canaries)
 
-        return guarding_of(checks, make, canaries=document.canaries, observe=mode == "observe")
+        shift = tenant.shift or document.shift
+        return guarding_of(checks, make, canaries=document.canaries, observe=mode == "observe", shift=shift)
 
     def _postures(self, document: PolicyDocument, mode: StageMode, tenant: TenantOverrides) -> Postures:
         """The screens of all bands: the checks, stricter where trust is low, and the turns together."""
@@ -250,7 +251,9 @@ class Version:
         checks = document.defences if tenant.defences is None else tenant.defences
         if self._checks is None or mode == "off":
             return OPEN
-        given = Given(tenant.signatures or document.signatures, tenant.topics or document.topics)
+        given = Given(
+            tenant.signatures or document.signatures, tenant.topics or document.topics, tenant.shift or document.shift
+        )
         observe = mode == "observe"
         return screen_of(checks, self._checks, self._memo, given=given, version=self.digest, observe=observe)
 

@@ -38,6 +38,7 @@ from conclave.gateway.policy.reading import Parts
 from conclave.gateway.policy.scopes import NO_PERMISSIONS, Permissions
 from conclave.gateway.policy.screening import OPEN, Screen
 from conclave.gateway.policy.seeking import FIELD, Seeking, wish_of
+from conclave.gateway.policy.shift import raises
 from conclave.gateway.policy.tools import UNGATED, ToolGate
 from conclave.gateway.trace import NO_HEADERS
 from conclave.retrieval.api import Query
@@ -54,6 +55,8 @@ from conclave.safety.boundary.segments import declared, read_inputs, read_messag
 from conclave.safety.output.api import Restorer
 from conclave.safety.output.repetition import AnswerLimits
 from conclave.safety.toolcalls.confirm import Confirmed
+from conclave.safety.verdict import NOTHING as UNSAID
+from conclave.safety.verdict import Verdict
 
 if TYPE_CHECKING:
     from conclave.gateway.access.scope import Grant, Scope
@@ -138,17 +141,16 @@ class Rules(Choosing):
     def query(self, request: ModelRequest, segments: Sequence[Segment], scope: "Scope") -> Query | None:
         """What to look up for the request; None: nothing. Raises InvalidRequest, Forbidden."""
         wish = wish_of(request.body)
-        if self.seeking is not None:
-            return self.seeking.query(request, segments, scope, wish)
-        if wish.mode is Mode.REQUIRED:
+        if wish.mode is Mode.REQUIRED and (self.seeking is None or self.seeking.observe):
             raise Forbidden("this policy looks nothing up in documents", param=FIELD)
-        return None
+        return self.seeking.query(request, segments, scope, wish) if self.seeking is not None else None
 
     def weighed(self, asked: Asked, request: ModelRequest, searched: Searched) -> Asked:
         """What the choice follows from, with whether looking up pays for whoever would be asked."""
         if self.seeking is None or searched.query is None:
             return asked
-        return replace(asked, look_up=self.seeking.weighed(request, searched, self.choose(asked), self.cascade))
+        look_up = self.seeking.weighed(request, searched, lambda: self.choose(asked), self.cascade)
+        return replace(asked, look_up=look_up) if look_up is not None else asked
 
     @property
     def search_s(self) -> float:
@@ -197,7 +199,7 @@ class Rules(Choosing):
             evidence=evidence,
         )
 
-    def guard(
+    def guard(  # noqa: PLR0913  all that bears on an answer, keyword-only but the first two
         self,
         request: ModelRequest,
         segments: Sequence[Segment],
@@ -205,8 +207,12 @@ class Rules(Choosing):
         incident: str,
         confirmed: Confirmed | None = None,
         restorer: Callable[[], Restorer] | None = None,
+        said: Verdict = UNSAID,
     ) -> Guard | NoGuard:
-        """What an answer goes through; `confirmed` tool calls pass, `restorer` puts the caller's values back."""
+        """What an answer goes through; `confirmed` tool calls pass, `restorer` puts the caller's values back.
+
+        `said` is what the checks say of the request: some of it has its answer looked at more closely.
+        """
         if request.operation in ALONE:
             return UNGUARDED
         private = [segment.text for segment in segments if segment.origin in {Origin.SYSTEM, Origin.DEVELOPER}]
@@ -217,6 +223,7 @@ class Rules(Choosing):
             authorise=self.tools.authorise(request, segments, confirmed),
             confirm=confirming(confirmed, incident=incident) if confirmed is not None else None,
             restorer=restorer,
+            raised=raises(said),
         )
 
     def enough_of(self, upstream: "Upstream", request: ModelRequest) -> "Upstream":

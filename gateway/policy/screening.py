@@ -13,6 +13,7 @@ from conclave.gateway.call import ModelRequest
 from conclave.gateway.errors import ConfirmationRequired
 from conclave.gateway.policy.arms import conversation_of
 from conclave.gateway.policy.defences import CheckSettings
+from conclave.gateway.policy.shift import OFF, ShiftSettings
 from conclave.gateway.policy.signatures import SignatureSettings
 from conclave.gateway.policy.topics import TopicSettings, examples_of
 from conclave.gateway.policy.turns import CrescendoSettings
@@ -40,6 +41,7 @@ class Given:
 
     signatures: SignatureSettings
     topics: TopicSettings
+    shift: ShiftSettings = OFF
 
 
 class MakeCheck:
@@ -69,6 +71,10 @@ class MakeCheck:
 
     def _of_topics(self, settings: TopicSettings) -> Check:
         return self._checks.topics(deny=examples_of(settings.deny), allow_only=examples_of(settings.allow_only))
+
+    def shift(self, settings: ShiftSettings) -> Check:
+        """What looks for wishes that a frame hides."""
+        return self._checks.shift(threshold=settings.threshold)
 
     def course(self, settings: CrescendoSettings) -> Crescendo:
         """What looks at where conversations go. Raises ValueError."""
@@ -178,6 +184,8 @@ def compiled(  # noqa: PLR0913  what a screen is made of; keyword-only but the f
         )
         for one in used
     )
+    if (shift := given.shift).mode != "off":  # its own failure has the answer looked at more closely, no more
+        rules += (Rule(make.shift(shift), Action.ANNOTATE, observe=observe or shift.mode == "observe"),)
     runner = Runner(rules, version=version, views_of=views_of, memo=memo)
     reversible = frozenset(one.check for one in used if one.reversible)
     return Screen(runner, reversible, make.key)

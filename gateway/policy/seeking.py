@@ -5,18 +5,19 @@ it goes through the checks of requests as a text of origin `retrieved`, and thro
 reads it. What one of them objects to is kept away, never the whole call refused for it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from conclave.gateway.call import ModelRequest
 from conclave.gateway.errors import InvalidRequest
-from conclave.gateway.evidence import Evidence, KeptAway, Searched, Shown
+from conclave.gateway.evidence import NAME_OF, Evidence, KeptAway, Searched, Shown
 from conclave.gateway.policy.choosing import ALONE, asked_turns
 from conclave.gateway.policy.retrieval import RetrievalSettings
 from conclave.gateway.policy.screening import OPEN, Screen
 from conclave.retrieval.api import Found, Query, Rights
 from conclave.router.api import Decision, LookUp
+from conclave.router.encoder import excerpt
 from conclave.router.gates.cascade import Cascade
 from conclave.router.gates.retrieval import Costs, Gated, Known, Mode, RetrievalGate
 from conclave.safety.api import Action, Finding, Segment
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 FIELD: Final = "conclave.retrieval"
 ORDERS: Final = frozenset({"embedded", "signatures"})  # checks by which a passage that gives orders is known
+KEEPS_AWAY: Final = frozenset({GuardMode.ISOLATE, GuardMode.STRICT})  # modes in which that keeps it away
 FIND: Final = 10  # passages that are judged together, of which the best are shown
 FEW_WORDS: Final = 4  # a question this short leans on the one before it
 MODES: Final = tuple(Mode)
@@ -63,10 +65,11 @@ class Seeking:
 
     def query(self, request: ModelRequest, segments: Sequence[Segment], scope: "Scope", wish: "Wish") -> Query | None:
         """What to search for; None where nothing is to be looked up."""
-        if request.operation in ALONE or self._mode(wish) is Mode.NEVER:
+        mode = self._mode(wish)
+        if request.operation in ALONE or mode is Mode.NEVER:
             return None
-        question = question_of(segments)
-        if not question:
+        question = "" if "completions" in request.needs else question_of(segments)
+        if not question and mode is not Mode.REQUIRED:  # there, nothing is found for nothing, and nobody is asked
             return None
         allowed = [
             one for one in (_set(self.settings.collections), scope.collections, wish.collections) if one is not None
@@ -77,23 +80,25 @@ class Seeking:
         return Query(question, rights, max(FIND, 2 * self.settings.passages))
 
     def weighed(
-        self, request: ModelRequest, searched: Searched, decision: Decision, cascade: Cascade | None
+        self, request: ModelRequest, searched: Searched, decide: Callable[[], Decision], cascade: Cascade | None
     ) -> LookUp | None:
-        """Whether looking up pays for whoever `decision` asks; None where there is nothing to look up in."""
+        """Whether looking up pays for whoever would be asked; None where there is nothing to look up in."""
         mode, query = self._mode(wish_of(request.body)), searched.query
         if query is None or (searched.results is None and not searched.failure and mode is not Mode.REQUIRED):
             return None
         if self.observe:
-            seen = replace(self, observe=False).weighed(request, searched, decision, cascade)
+            seen = replace(self, observe=False).weighed(request, searched, decide, cascade)
             return (
                 None if seen is None else replace(seen, now=False, if_unsure=False, reason=f"observed: {seen.reason}")
             )
         if not searched.found:
             why = f"the search failed: {searched.failure}" if searched.failure else "nothing was found"
             return LookUp(mode, now=mode is Mode.REQUIRED, if_unsure=False, reason=why)
+        decision = decide()
         expert = decision.steps[0].expert
         score = QUOTED_SCORE if expert in self.quotes else decision.expected.get(expert)
-        known = replace(known_of(searched), expert_score=score)
+        share = None if score is None else min(1.0, max(0.0, score))  # a head's forecast may lie beyond
+        known = replace(known_of(searched), expert_score=share)
         gated = self.gate.decide(query.text, known, mode=mode, vector=query.vector)
         later = gated.retrieve
         if cascade is not None and decision.steps[0].on_trial and not later and mode is Mode.AUTO:
@@ -106,20 +111,21 @@ class Seeking:
         required = self._mode(wish_of(request.body)) is Mode.REQUIRED
         if searched.query is None or not searched.found:
             return Evidence(required=required)
-        question, found, segments = searched.query.text, searched.found, searched.segments
-        verdict = self.screen.runner.screen(segments, tenant=tenant) if self.screen.runner is not None else NOTHING
-        objected = _objected(verdict, self.screen)
+        question, found, segments, names = searched.query.text, searched.found, searched.segments, searched.names
+        read = (*segments, *names)
+        verdict = self.screen.runner.screen(read, tenant=tenant) if self.screen.runner is not None else NOTHING
+        objected = _objected(verdict, self.screen, orders=ORDERS if self.guard.mode in KEEPS_AWAY else frozenset())
         orders = {segment.text for segment in segments if not ORDERS.isdisjoint(objected.get(segment.place, ()))}
         guard = replace(self.guard, orders=lambda text: float(text in orders))
         guarded = guard.look(
             question, [_as_evidence(one, segment) for one, segment in zip(found, segments, strict=True)]
         )
-        texts = {one.place: one.text for one in redacted(segments, _cut(verdict, self.screen), _mark)}
+        texts = {one.place: one.text for one in redacted(read, _cut(verdict, self.screen), _mark)}
         shown, away = list[Shown](), list[KeptAway]()
-        for one, segment, judged in zip(found, segments, guarded.passages, strict=True):
-            blocked = tuple(name for name in objected.get(segment.place, ()) if name not in judged.reasons)
+        for one, segment, name, judged in zip(found, segments, names, guarded.passages, strict=True):
+            blocked = objected.get(segment.place, ())
             if judged.keep and not blocked:
-                shown.append(Shown(len(shown) + 1, one.passage, texts[segment.place]))
+                shown.append(Shown(len(shown) + 1, one.passage, texts[segment.place], texts[name.place]))
             else:
                 away.append(KeptAway(one.passage, (*judged.reasons, *blocked)))
         follows = guarded.conflict.action
@@ -168,11 +174,12 @@ def wish_of(body: Mapping[str, Any]) -> Wish:
 
 
 def question_of(segments: Sequence[Segment]) -> str:
-    """The user's last words, with those before them where they are too few to be looked up alone."""
+    """The user's last words, with those before them where they are too few to be looked up alone; of long ones, head
+    and tail."""
     turns = asked_turns(segments, 2)
     if not turns:
         return ""
-    return "\n".join(turns) if len(turns[-1].split()) < FEW_WORDS else turns[-1]
+    return excerpt("\n".join(turns) if len(turns[-1].split()) < FEW_WORDS else turns[-1])
 
 
 def known_of(searched: Searched) -> Known:
@@ -199,13 +206,13 @@ def _look_up(mode: Mode, gated: Gated, *, later: bool) -> LookUp:
     )
 
 
-def _objected(verdict: Verdict, screen: Screen) -> dict[str, tuple[str, ...]]:
-    """By place: the checks for which a passage is kept away: those that find orders, and what policy would block."""
+def _objected(verdict: Verdict, screen: Screen, *, orders: frozenset[str]) -> dict[str, tuple[str, ...]]:
+    """By passage: the checks for which it is kept away: those that find `orders`, and what policy would block."""
     found: dict[str, dict[str, None]] = {}
     for one in verdict.acted:
         refused = screen.runner is not None and screen.runner.action_of(one) > Action.REDACT
-        if one.check in ORDERS or refused:
-            found.setdefault(one.place, {})[one.check] = None
+        if one.check in orders or refused:
+            found.setdefault(one.place.removesuffix(NAME_OF), {})[one.check] = None
     return {place: tuple(names) for place, names in found.items()}
 
 

@@ -21,8 +21,8 @@ class WatchSettings(Part):
 
     block: Blocking = Field(
         default=("override", "persona"),
-        description="Checks whose findings refuse the call here; `attacks`: all that act, but `secrets`, `pii` and "
-        "`topics`; `any`: these, too.",
+        description="Checks whose findings refuse the call here; `attacks`: all that act, but `secrets`, `pii`, "
+        "`topics` and `shift`; `any`: these, too.",
     )
     threshold_factor: float = Field(
         default=1.0, gt=0, le=1, description="Of the learned checks' thresholds: 0.9 makes them find more."

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 READ_CHARS: Final = 16_384  # of a text
 WORDS: Final = re.compile(r"[a-z]{2,}")
+LETTERS: Final = bytes(byte if chr(byte) in string.ascii_lowercase else ord(" ") for byte in range(256))  # bytes to these
 WINDOW: Final = 12  # words, of which so many
 HITS: Final = 3  # different common ones in one turned form make a message,
 SHORT: Final = 10  # and two are enough in a text of so few words
@@ -42,13 +43,17 @@ LEAST_SWAPPED: Final = 6  # letters of a swapped word that are looked for: fewer
 def unshifted(text: str) -> tuple[str, str] | None:
     """The cipher's name and the whole text read by it; None if no stretch of the text needs one."""
     small = text[:READ_CHARS].lower()
-    words = WORDS.findall(small)
-    turned = _turned()
-    least = HITS if len(words) > SHORT else HITS - 1
-    if len(set(_swapped().findall(small.encode("utf-8", "replace")))) >= HITS - 1:
+    data = small.encode("ascii", "replace")
+    if len(set(_swapped().findall(data))) >= HITS - 1:
         return SWAPPED, turn(text, SWAPPED)
-    if len(turned.keys() & set(words)) < least:
-        return None  # nearly every text, at a third of the cost
+    turned = _turned()
+    found = _turned_bytes().intersection(data.translate(LETTERS).split())
+    if len(found) < HITS - 1:
+        return None  # nearly every text, at a tenth of the cost
+    words = WORDS.findall(small)
+    least = HITS if len(words) > SHORT else HITS - 1
+    if len(found) < least:
+        return None
     hits: defaultdict[str, list[int]] = defaultdict(list)
     for at, word in enumerate(words):
         for name in turned.get(word, ()):
@@ -104,6 +109,11 @@ def _turned() -> dict[str, tuple[str, ...]]:
         for by, name in enumerate(SHIFTS, start=1):
             found[turn(word, SHIFTS[25 - by])].append(name)
     return {word: tuple(names) for word, names in found.items() if word not in COMMON}
+
+
+@cache
+def _turned_bytes() -> frozenset[bytes]:
+    return frozenset(word.encode() for word in _turned())
 
 
 @cache

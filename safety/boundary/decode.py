@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from conclave.safety.boundary.cipher import unshifted
 
 if TYPE_CHECKING:
-    from re2 import Set
+    from re2 import Pattern, Set
 
 DEPTH: Final = 2
 MOST_CHARS: Final = 65_536  # of all readings of one text
@@ -94,16 +94,41 @@ def _once(text: str) -> Iterator[Reading]:
     for number, run in enumerate(RUNS):
         if number not in shapes:
             continue
-        for match in islice(run.pattern.finditer(text), MOST_RUNS):
+        matches = _base64_runs(text, data) if number == BASE64_SHAPE else run.pattern.finditer(text)
+        for match in islice(matches, MOST_RUNS):
             said = run.decode(match[0])
             if len(said) >= LEAST_CHARS and said != match[0]:
                 yield Reading(run.name, said, *match.span())
     if SPACED_SHAPE in shapes and (spaced := despaced(text)):
         yield Reading("spaced letters", spaced, 0, len(text))
-    if LEET_SHAPE in shapes and len(LEET_LIKE.findall(text)) >= LEAST_LEET and (plain := unleeted(text)):
+    if LEET_SHAPE in shapes and _looks_leet(text) and (plain := unleeted(text)):
         yield Reading("leet", plain, 0, len(text))
     if shifted := unshifted(text):
         yield Reading(*shifted, 0, len(text))
+
+
+def _base64_runs(text: str, data: bytes) -> Iterator[re.Match[str]]:
+    """BASE64's matches; `data` is the text as Latin-1. RE2 says where they can begin: a tenth of the pattern's cost."""
+    end = 0
+    for run in _letters_in_a_row().finditer(data):
+        if run.start() >= end and (match := BASE64.match(text, run.start())):
+            end = match.end()
+            yield match
+
+
+@cache
+def _letters_in_a_row() -> "Pattern":
+    """A whole run of base64's letters: no match of BASE64 begins anywhere else."""
+    import re2  # noqa: PLC0415  an import that only a policy with checks pays
+
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    return re2.compile(f"{_B64}{{12,}}".encode(), options)
+
+
+def _looks_leet(text: str) -> bool:
+    """Whether there are enough places where a digit or mark may stand for a letter."""
+    return sum(1 for _ in islice(LEET_LIKE.finditer(text), LEAST_LEET)) == LEAST_LEET
 
 
 def _printable(found: bytes) -> str:

@@ -69,7 +69,7 @@ def bare(text: str) -> str:
 
 def hidden(text: str) -> Iterator[tuple[str, int, int, str]]:
     """Messages written in invisible characters: the way they are hidden, where (start, end), and what they say."""
-    if text.isascii():
+    if text.isascii() or not INVISIBLE.search(text):
         return
     flags = [match.span() for match in FLAG.finditer(text)]
     for match in TAGS.finditer(text):

@@ -6,7 +6,7 @@ stay one. Bounded in number and size; never judges what a text says, and never d
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from conclave.safety.api import Origin, Segment
@@ -20,7 +20,10 @@ PLAIN: Final = re.compile(r"[A-Za-z0-9_$-]{1,32}")  # a key that is a name and n
 SYMBOLS: Final = frozenset({"type", "$ref", "$schema", "$id", "format"})  # of a schema: no text, if they look like none
 SYMBOL: Final = re.compile(r"[A-Za-z0-9_.:/#$@%+-]{0,64}")
 LISTS: Final = frozenset({"required", "type"})  # of symbols, too
-OF_TOOL: Final = frozenset({"name", "type"})  # what each tool has, and other stages read
+OF_TOOL: Final = frozenset({"name", "type"})  # what each tool has, and other stages read:
+NAMED_TO: Final = 2  # in the tool itself, or in its `function`
+USUAL: Final = frozenset({"type", "function", "name", "description", "parameters", "properties", "enum", "items"})
+HOLDS: Final = frozenset({str, dict, list})  # the values in which texts may stand
 
 
 def read_offered(body: Mapping[str, Any], *, room_chars: int) -> tuple[Segment, ...]:
@@ -30,17 +33,19 @@ def read_offered(body: Mapping[str, Any], *, room_chars: int) -> tuple[Segment, 
         offered = body.get(offer)
         if offered is None:
             continue
-        for place, tool in enumerate(offered) if isinstance(offered, list) else [(None, offered)]:
-            at = offer if place is None else f"{offer}[{place}]"
+        listed = enumerate(offered) if isinstance(offered, list) else ((None, offered),)
+        for number, tool in listed:
+            texts: list[tuple[str, str]] = []
+            _read(tool, offer if number is None else f"{offer}[{number}]", "", texts, depth=0)
+            if len(segments) + len(texts) > MOST_TEXTS:
+                words = f"the tools hold more than {MOST_TEXTS} texts"
+                raise BoundaryError(words, place=offer, too_large=True)
             source = _name(tool)
-            for text, where in _texts(tool, at, "", top=True):
-                if len(segments) >= MOST_TEXTS:
-                    words = f"the tools hold more than {MOST_TEXTS} texts"
-                    raise BoundaryError(words, place=offer, too_large=True)
-                check_utf8(text, place=where)
-                folded = fold(text, max_chars=room_chars, place=where)
+            for text, place in texts:
+                check_utf8(text, place=place)
+                folded = fold(text, max_chars=room_chars, place=place)
                 room_chars -= len(folded)
-                segments.append(Segment(Origin.TOOL, text, folded, where, source))
+                segments.append(Segment(Origin.TOOL, text, folded, place, source))
     return tuple(segments)
 
 
@@ -50,27 +55,30 @@ def _name(tool: object) -> str:
     return name[:SOURCE_CHARS] if isinstance(name, str) else ""
 
 
-def _texts(value: object, place: str, key: str, *, top: bool = False) -> Iterator[tuple[str, str]]:
-    """Texts and places below a value that stands under `key`. As deep as the request's shape may be."""
+def _read(value: object, place: str, key: str, texts: list[tuple[str, str]], *, depth: int) -> None:
+    """Add the texts below a value that stands under `key`, with their places. As deep as the request's shape may be."""
     if isinstance(value, str):
-        if value and not _is_symbol(value, key, top=top):
-            yield value, place
+        if value and not _is_symbol(value, key, depth):
+            texts.append((value, place))
     elif isinstance(value, dict):
-        inside = place.count(".") <= 1  # a tool, or its `function`: what a tool is called is told elsewhere
         for number, (name, inner) in enumerate(value.items()):
-            plain = PLAIN.fullmatch(name) is not None
-            if not plain:
-                yield name, f"{place}<{number}>"
-            yield from _texts(inner, f"{place}.{name}" if plain else f"{place}{{{number}}}", name, top=inside)
+            if name in USUAL or PLAIN.fullmatch(name):
+                at = f"{place}.{name}"
+            else:
+                texts.append((name, f"{place}<{number}>"))
+                at = f"{place}{{{number}}}"
+            if inner.__class__ in HOLDS:
+                _read(inner, at, name, texts, depth=depth + 1)
     elif isinstance(value, list):
         words = [one for one in value if isinstance(one, str) and "\n" not in one]
         if words and len(words) == len(value):
             if key not in LISTS or not all(map(SYMBOL.fullmatch, words)):
-                yield "\n".join(words), place
+                texts.append(("\n".join(words), place))
             return
         for number, inner in enumerate(value):
-            yield from _texts(inner, f"{place}[{number}]", "")
+            _read(inner, f"{place}[{number}]", "", texts, depth=depth + 1)
 
 
-def _is_symbol(text: str, key: str, *, top: bool) -> bool:
-    return (key in SYMBOLS or (top and key in OF_TOOL)) and SYMBOL.fullmatch(text) is not None
+def _is_symbol(text: str, key: str, depth: int) -> bool:
+    names = key in SYMBOLS or (depth <= NAMED_TO and key in OF_TOOL)
+    return names and SYMBOL.fullmatch(text) is not None

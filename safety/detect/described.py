@@ -6,6 +6,7 @@ carry them out, to steer other tools, to set rules aside. One sign is little; a 
 signs are data, `safety/rules/described.yaml`. Pure, and linear in the text. It knows English words alone.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,7 @@ RULES: Final = Path(__file__).parent.parent / "rules" / "described.yaml"
 KIND: Final = "embedded.tool"  # of a finding
 ENOUGH: Final = 0.995  # of weights: a sum of tenths that is 1
 WINDOW_CHARS: Final = 480  # what belongs together: three or four sentences
+SENTENCE: Final = re.compile(r"(?<=[.!?;])\s+")  # where one ends
 LEARNED: Final = "learned"  # the sign that is the learned detector's
 
 Learned = Callable[[str], float]
@@ -34,10 +36,15 @@ class Pattern(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FromLearned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the learned detector adds from a score on."""
+    """What the learned detector adds from the score `at` on.
+
+    From `alone` on, in what is left without sentences that speak `about` the tool itself, it needs no other sign.
+    """
 
     at: float
     weight: float
+    alone: float
+    about: str
 
 
 class SignsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,6 +93,7 @@ class Signs:
         options.case_sensitive = False
         options.log_errors = False
         self._learned = file.learned
+        self._about: Regexp = re2.compile(file.learned.about.encode(), options)
         self._patterns = tuple(
             _Compiled(
                 sign,
@@ -99,7 +107,8 @@ class Signs:
 
     def told(self, text: str, learned: Learned) -> Told:
         """What the text says beyond its tool; `learned` is the learned detector's score of a text."""
-        worst = NOTHING
+        rest = self._beside(text)
+        worst = Told(1.0, (LEARNED,)) if rest and learned(rest) >= self._learned.alone else NOTHING
         if self._at_most(text) + self._learned.weight < ENOUGH:
             return worst  # all of it together is too little
         for window in _windows(text):
@@ -110,6 +119,12 @@ class Signs:
             if weight > worst.weight:
                 worst = Told(weight, tuple(weights))
         return worst
+
+    def _beside(self, text: str) -> str:
+        """The sentences that do not speak about the tool itself."""
+        sentences = SENTENCE.split(text)
+        kept = [one for one in sentences if self._about.search(one.encode("utf-8", "replace")) is None]
+        return text if len(kept) == len(sentences) else " ".join(kept)
 
     def _at_most(self, text: str) -> float:
         return sum(self._weights(text).values()) if len(text) <= WINDOW_CHARS else sum(self._heaviest(text).values())

@@ -1,7 +1,8 @@
 """The learned detectors: `override`, `persona` and `harm` in what users say, `embedded` instructions in data.
 
-One linear model a head over token n-grams of sliding windows; a text is as suspicious as its worst window. One pass
-over a text gives the scores of all heads, and the last texts' are kept, so that four checks cost one. They advise:
+One linear model a head over token n-grams of sliding windows; a text is as suspicious as its worst window. A short
+attack fills no window, so that honest words behind or before it would water it down: what users say is also judged by
+its first and its last sentence alone. One pass over a text gives the scores of all heads, and the last texts' are kept, so that four checks cost one. They advise:
 whoever can try often enough gets past any classifier, and what must hold stands in deterministic layers.
 """
 
@@ -20,7 +21,16 @@ import msgspec
 from conclave.safety.api import DATA, Finding, Origin, Severity, View, tool_of
 from conclave.safety.detect.described import KIND as OF_TOOL
 from conclave.safety.detect.described import told
-from conclave.safety.detect.ngrams import FEATURES, code_space, codes, tokens_of, weight
+from conclave.safety.detect.ngrams import (
+    AGAIN,
+    FEATURES,
+    SENTENCE_ENDS,
+    code_space,
+    codes_of,
+    edge_sentences,
+    tokens_of,
+    weight,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +46,7 @@ ORIGINS: Final[Mapping[str, frozenset[Origin]]] = MappingProxyType(
         "embedded": DATA,
     }
 )
+ALONE: Final = frozenset({"override", "persona", "harm"})  # read a text's first and last sentence by itself, too
 SEVERITY: Final[Mapping[str, Severity]] = MappingProxyType(
     {
         "override": Severity.MEDIUM,
@@ -78,12 +89,13 @@ class Heads:
     to be equally frequent.
     """
 
-    __slots__ = ("_about", "_ids", "_known", "_last", "_sizes", "_table", "_widest", "digest")
+    __slots__ = ("_about", "_ends", "_ids", "_known", "_last", "_sizes", "_table", "_widest", "digest")
 
     def __init__(self, about: HeadsFile, table: "NDArray[np.float16]", ids: Ids, *, digest: str) -> None:
         self._about = about
         self._table = table.astype("float32")  # [codes + 1, heads], the last row zeros; numpy adds no halves quickly
         self._ids = ids
+        self._ends = frozenset(token for mark in SENTENCE_ENDS for token in ids(mark))
         self._known: OrderedDict[str, dict[str, float]] = OrderedDict()
         self._last: tuple[Sequence[int], dict[str, float]] = ((), {})  # one pair, set at once: threads read it
         self._sizes = sorted({size for head in about.heads for size in head.windows})
@@ -146,50 +158,80 @@ class Heads:
     def scores(self, text: str) -> dict[str, float]:
         """Each head's probability for the text's worst window; 0 for a text without a token."""
         known = self._known.get(text)
-        if known is not None:
-            return known
-        found = self._scored(text)
-        if len(text) <= REMEMBERED_CHARS:
-            self._known[text] = found
-            if len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-        return found
+        return self.scores_of((text,))[0] if known is None else known
 
-    def _scored(self, text: str) -> dict[str, float]:
+    def scores_of(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """The scores of each text; those that are not remembered are worked out together, at the cost of about one."""
+        found = {text: self._known.get(text) for text in texts}
+        tokens = {text: self._tokens(text) for text, known in found.items() if known is None}
+        distinct: list[Sequence[int]] = []
+        judged: list[dict[str, float]] = []
+        before, last = self._last
+        for ids in tokens.values():  # the folded view mostly has the tokens of the written one
+            if len(ids) and ids != before and ids not in distinct:
+                distinct.append(ids)
+        if distinct:
+            judged = self._judged(distinct)
+            self._last = distinct[-1], judged[-1]
+        for text, ids in tokens.items():
+            if not len(ids):
+                scores = dict.fromkeys(self.names, 0.0)
+            else:
+                scores = last if ids == before else judged[distinct.index(ids)]
+            found[text] = scores
+            if len(text) <= REMEMBERED_CHARS:
+                self._known[text] = scores
+                if len(self._known) > REMEMBERED:
+                    self._known.popitem(last=False)
+        return [scores for text in texts if (scores := found[text]) is not None]
+
+    def _tokens(self, text: str) -> Sequence[int]:
         if not text.isascii():
             text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
-        ids = tokens_of(text, self._ids, self._about.vocabulary)
-        if not len(ids):
-            return dict.fromkeys(self.names, 0.0)
-        before, found = self._last
-        if ids != before:  # the folded view mostly has the tokens of the written one
-            found = self._judged(ids)
-            self._last = ids, found
-        return found
+        return tokens_of(text, self._ids, self._about.vocabulary)
 
-    def _judged(self, ids: Sequence[int]) -> dict[str, float]:
-        """Each head's probability for the worst window of some tokens."""
+    def _judged(self, texts: Sequence[Sequence[int]]) -> list[dict[str, float]]:
+        """Each head's probability for the worst window of some tokens, for each of the texts."""
         import numpy as np  # noqa: PLC0415
 
-        worth = self._table.take(codes(ids, self._about.vocabulary).T, axis=0)  # [3, tokens, heads]
-        ends = worth[1] + worth[2]  # [tokens, heads]
-        sums = np.empty((len(ids) + 1 + self._widest, worth.shape[2]))  # float64: no drift in a long text
+        gap = max(self._widest, AGAIN)  # a window over the end of a text finds nothing more there
+        worth = self._table.take(codes_of(texts, self._about.vocabulary, gap=gap), axis=0)  # [3, places, heads]
+        ends = worth[1] + worth[2]  # [places, heads]
+        sums = np.empty((ends.shape[0] + 1, ends.shape[1]))  # float64: no drift in a long text
         sums[0] = 0
-        np.cumsum(worth[0] + ends, axis=0, out=sums[1 : len(ids) + 1])
-        sums[len(ids) + 1 :] = sums[len(ids)]  # what a window over the end finds there: nothing more
+        np.cumsum(worth[0] + ends, axis=0, out=sums[1:])
         ends[:-1] += worth[2, 1:]  # what a window that begins there does not know: what reaches out of it
-        best = {size: _best(sums, ends, size) for size in self._sizes}
-        return {
-            head.name: _probability(head, max(best[size][column] for size in head.windows))
-            for column, head in enumerate(self._about.heads)
-        }
+        found = []
+        at = 0
+        for ids in texts:
+            last = at + len(ids)
+            best = {size: _best(sums[at : last + size + 1], ends[at:last], size) for size in self._sizes}
+            alone = [
+                ((sums[at + end] - sums[at + start] - ends[at + start]) * _weight(end - start)).tolist()
+                for start, end in edge_sentences(ids, self._ends)
+            ]
+            found.append(
+                {
+                    head.name: _probability(
+                        head,
+                        max(
+                            *(best[size][column] for size in head.windows),
+                            *((one[column] for one in alone) if head.name in ALONE else ()),
+                            -math.inf,
+                        ),
+                    )
+                    for column, head in enumerate(self._about.heads)
+                }
+            )
+            at = last + gap
+        return found
 
 
 def _best(sums: "NDArray[np.float64]", ends: "NDArray[np.float32]", size: int) -> list[float]:
     """The best weighted sum of a window of that size by head; the windows are those of `windows`, none is made."""
     tokens = len(ends)
     if tokens <= size:
-        only: list[float] = ((sums[tokens] - ends[0]) * _weight(tokens)).tolist()
+        only: list[float] = ((sums[tokens] - sums[0] - ends[0]) * _weight(tokens)).tolist()
         return only
     half = size // 2
     last = (tokens - half - 1) // half * half  # where the last window begins, the only one that may be shorter
@@ -236,30 +278,48 @@ class LearnedCheck:
         """How strongly a text is what the head looks for, 0..1."""
         return self.heads.scores(text)[self.name]
 
-    def inspect(self, view: View) -> tuple[Finding, ...]:
+    def inspect(self, view: View) -> Sequence[Finding]:
         """The finding in one view, if its worst window reaches the threshold."""
-        kind, evidence = self.name, ""
-        if self.name == EMBEDDED and tool_of(view.segment.place):
-            said = told(view.text, self.score)
-            if not said.is_order:
-                return ()
-            kind, confidence, evidence = OF_TOOL, said.confidence, ", ".join(said.signs)
-        elif (confidence := self.score(view.text)) < self.threshold:
-            return ()
-        return (
+        return self.inspect_all((view,))
+
+    def inspect_all(self, views: Sequence[View]) -> Sequence[Finding]:
+        """The findings in the views of a text, at most one each."""
+        if self.name == EMBEDDED and views and tool_of(views[0].segment.place):
+            return self._in_tool(views)
+        scores = self.heads.scores_of([view.text for view in views])
+        return [
             Finding(
                 check=self.name,
-                kind=kind,
+                kind=self.name,
                 severity=SEVERITY[self.name],
                 confidence=confidence,
                 place=view.segment.place,
                 start=view.start,
                 end=view.end,
                 view=view.name,
-                evidence=evidence,
-                remedy=REMEDY if kind == OF_TOOL else "",
-            ),
-        )
+            )
+            for view, said in zip(views, scores, strict=True)
+            if (confidence := said[self.name]) >= self.threshold
+        ]
+
+    def _in_tool(self, views: Sequence[View]) -> Sequence[Finding]:
+        """As `inspect_all`, of what a tool says of itself."""
+        return [
+            Finding(
+                check=self.name,
+                kind=OF_TOOL,
+                severity=SEVERITY[self.name],
+                confidence=said.confidence,
+                place=view.segment.place,
+                start=view.start,
+                end=view.end,
+                view=view.name,
+                evidence=", ".join(said.signs),
+                remedy=REMEDY,
+            )
+            for view in views
+            if (said := told(view.text, self.score)).is_order
+        ]
 
 
 def learned_checks(heads: Heads) -> tuple[LearnedCheck, ...]:

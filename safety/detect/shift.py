@@ -26,7 +26,6 @@ FLOOR: Final = 0.8  # a score up to this is no risk: half of honest wishes, said
 THRESHOLD: Final = 0.5  # python -m benchmarks.safety.shift --choose
 MOST_CHARS: Final = 32_768  # that are read of a text: its beginning and its end
 MOST_WISHES: Final = 16
-WISH_CHARS: Final = 200
 LEAST_WORDS: Final = 3  # of what is to be done
 LEAST_READ: Final = 4  # of a name, a comment, a string: shorter ones are mostly names of things
 LEAST_TOLD: Final = 2  # of them, that are more than a frame's
@@ -47,12 +46,13 @@ FRAMES: Final = (
     rf"\b(?:write|create|implement|build|develop|code|program|complete|finish|fill|generate|give|design|show|make|need|"
     rf"return|provide|produce|draft|extend|fix|refactor|document)\b[^.!?\n]{{0,80}}\b(?:{CODE})\b",
     r"\b(?:unit tests?|fixture|exercise|homework|assignment|contest|competition|olympiad|kata|leetcode|hackathon|"
-    r"computer science|programming|pseudo-?code|python|java|javascript|typescript|c\+\+|rust|golang|in code|simulat\w+)\b",
+    r"computer science|programming|pseudo-?code|python|java|javascript|typescript|c\+\+|rust|golang|in code|"
+    r"simulat\w+)\b",
     r"\$[^$\n]+\$|\\[a-z]+\{|\\\(|\\\[",
     r"\b(?:solve for|theorem|lemma|prove|proof|equation|subject to|decision variables?|state machine|algorithm|"
     r"set of|function f|variables?|axioms?|corollary|minimi[sz]e|maximi[sz]e)\b",
 )
-CLAUSE: Final = r"[\s\"'`:]+([^.;:!?\n\"`{}$\\]{8,200})"
+CLAUSE: Final = r"[\s\"'`:]+([^.;:!?\n\"`{}()$\\]{8,200})"
 WHO: Final = r"(?:i|you|we|one|they|people|someone|somebody|anyone|(?:an?|the) \w+)"
 GOALS: Final = (
     rf"(?i)\b(?:how (?:to|(?:do|does|did|can|could|would|should|might|may) {WHO})|"
@@ -72,10 +72,14 @@ LISTED: Final = r"(?:[\"'][^\"'\n]{1,40}[\"']\s*[,+.]\s*)+[\"'][^\"'\n]{1,40}[\"
 NAMED: Final = r"\b[A-Za-z][A-Za-z0-9]*(?:(?:[_-][A-Za-z0-9]+){2,12}|[a-z0-9][A-Z][a-z0-9]*(?:[A-Z][a-z0-9]*){1,12})\b"
 WORDS: Final = re.compile(r"[A-Z]?[a-z']+|[A-Z]+(?![a-z])")
 EMPTY: Final = frozenset(  # words of a frame, which are no wish
-    "a an and any as at be by do each for from full go how i if in is it its me my no of on or that the their them then "
-    "they this to todo us use user users we what which with you your write create make print return add all answer code "
-    "complete explain function give program script show step steps text line lines list string strings value".split()
-)
+    {
+        "a", "an", "and", "any", "as", "at", "be", "by", "do", "each", "for", "from", "full", "go", "how", "i", "if",
+        "in", "is", "it", "its", "me", "my", "no", "of", "on", "or", "that", "the", "their", "them", "then", "they",
+        "this", "to", "todo", "us", "use", "user", "users", "we", "what", "which", "with", "you", "your", "write",
+        "create", "make", "print", "return", "add", "all", "answer", "code", "complete", "explain", "function", "give",
+        "program", "script", "show", "step", "steps", "text", "line", "lines", "list", "string", "strings", "value",
+    }
+)  # fmt: skip
 LETTERS: Final = re.compile(r"[^\W\d_]{2,}")
 EDGES: Final = " \t,-*#/%\"'`()[]"
 PIECE: Final = re.compile(r"[\"']([^\"'\n]{1,40})[\"']")

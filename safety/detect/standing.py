@@ -4,7 +4,7 @@ Pure: values, update rules and a clock that is handed in. The rules are Counterm
 arXiv 2510.11837, L3) with the constants of our own page: a clean call adds 0.02; a finding takes a share that depends
 on its severity; what is left moves back to `BASE` within a day. It never decides what follows from a band: policy does.
 
-We differ in two ways. A finding in a request that policy let pass takes half as much as one that was refused, because
+We differ in two ways. A finding in a request that policy let pass takes less than one that was refused, because
 a learned check errs once in a hundred honest texts. And only attacks count: a key or an address that a user pasted by
 mistake (`secrets`, `pii`) says nothing about what they are up to, nor does a question about something else (`topics`).
 """
@@ -20,13 +20,15 @@ from conclave.safety.detect.turns import JOINED
 from conclave.safety.verdict import Verdict
 
 BASE: Final = 0.8  # of whom nothing is known: open, and below those who have earned more
-CLEAN_STEP: Final = 0.02  # 15 clean calls from the bottom of `restricted` to `watch`, 15 more to `open`
+CLEAN_STEP: Final = 0.02  # 16 clean calls from where one high finding leads to `watch`, 15 more to `open`
 DAY_S: Final = 86_400.0  # to come back to BASE from anywhere
-LET_PASS: Final = 0.5  # of what a refusal would have taken
-SHARES: Final[Mapping[Severity, float]] = MappingProxyType(
-    {Severity.LOW: 0.3, Severity.MEDIUM: 0.6, Severity.HIGH: 0.9}
+REFUSED: Final[Mapping[Severity, float]] = MappingProxyType(  # a medium one, a guess, leads to `watch` and not below,
+    {Severity.LOW: 0.3, Severity.MEDIUM: 0.5, Severity.HIGH: 0.9}  # a high one to `restricted` at once
 )
-NO_ATTACK: Final = frozenset({"secrets", "pii", "topics"})  # checks whose findings honest people cause
+LET_PASS: Final[Mapping[Severity, float]] = MappingProxyType(
+    {Severity.LOW: 0.15, Severity.MEDIUM: 0.3, Severity.HIGH: 0.45}
+)
+NO_ATTACK: Final = frozenset({"secrets", "pii", "topics", "shift"})  # checks whose findings honest people cause
 CHECK_FAILED: Final = "check_failed"  # the kind that the runner gives to a failure
 OPEN_ABOVE, WATCH_FROM = 0.7, 0.4
 CALLERS: Final = frozenset({Origin.SYSTEM, Origin.DEVELOPER, Origin.USER})  # whose words are the caller's own
@@ -109,7 +111,7 @@ def counts(check: str, kind: str) -> bool:
 
 def blame_of(severity: Severity, *, refused: bool) -> float:
     """The share of the trust that a finding takes."""
-    return SHARES[severity] * (1.0 if refused else LET_PASS)
+    return (REFUSED if refused else LET_PASS)[severity]
 
 
 def worst(seen: Iterable[Seen]) -> float:

@@ -54,6 +54,13 @@ class OutputCheck(Protocol):
         ...
 
 
+class Spoken(Protocol):
+    """A check that looks only at fenced blocks in some `languages`, as `Excerpt.language` has them."""
+
+    @property
+    def languages(self) -> frozenset[str]: ...
+
+
 class Briefed(Protocol):
     """A check that must know what an answer may not repeat: `briefed` is the check for one call.
 
@@ -61,6 +68,12 @@ class Briefed(Protocol):
     """
 
     def briefed(self, private: Sequence[str]) -> OutputCheck: ...
+
+
+class Graded(Protocol):
+    """A check that keeps its mildest findings to itself: `with_minor` is the one that tells them, too."""
+
+    def with_minor(self) -> OutputCheck: ...
 
 
 @dataclass(frozen=True, slots=True)

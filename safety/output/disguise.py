@@ -5,18 +5,17 @@ shell: it reads what people write to pass filters, within the one line, and runs
 """
 
 import re
-from functools import lru_cache
 from typing import Final
 
 from conclave.safety.output.reading import Reading
-from conclave.safety.output.signs import BLANK, WORD, Signs
+from conclave.safety.output.signs import BLANK, WORD
 
 MOST_NAMES: Final = 32
 MARKS: Final = re.compile(
     r"""[\w/]["'^`\\]+[\w/]|[a-z](?:""|'')|(?:""|'')[a-z]|\$\{?IFS|\$[@*]|\$\(\)|\{[^{}\s]+,|["']\s*[+.]\s*["']|"""
     r"""(?<![\w\\:])\\[a-z]|\balias\s|\$'|=[^=].*[$%]\{?[A-Za-z]"""
 )
-SIGNS: Final = (  # of MARKS
+DISGUISED: Final = (  # the sign of MARKS
     rf"""[{WORD[1:-1]}/]["'^`\\]+[{WORD[1:-1]}/]|[a-z](?:""|'')|(?:""|'')[a-z]|\$\{{?IFS|\$[@*]|\$\(\)|\{{[^{{}}\s]+,|"""
     rf"""["']{BLANK}*[+.]{BLANK}*["']|(?:^|[^\w\\:])\\[a-z]|\balias{BLANK}|\$'|=[^=].*[$%]\{{?[A-Za-z]"""
 )
@@ -39,7 +38,7 @@ WITHIN: Final = re.compile(
 
 def undisguised(reading: Reading) -> Reading | None:
     """The line as a shell reads it; None where that is no other one."""
-    if not _signs().within(reading.text) or MARKS.search(reading.text) is None:
+    if MARKS.search(reading.text) is None:
         return None
     plain = _filled(reading)
     plain = plain.replaced(FIELDS, lambda _: " ")
@@ -48,11 +47,6 @@ def undisguised(reading: Reading) -> Reading | None:
     plain = plain.replaced(JOINED, lambda _: "")
     plain = plain.replaced(WITHIN, lambda _: "")
     return None if plain.text == reading.text else plain
-
-
-@lru_cache(maxsize=1)
-def _signs() -> Signs:
-    return Signs((SIGNS,))
 
 
 def _filled(reading: Reading) -> Reading:

@@ -7,6 +7,7 @@ words in a row are theirs; a quotation of a few words is none. It never holds a 
 import base64
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import Final
@@ -20,7 +21,7 @@ from conclave.safety.detect.patterns import masked, read_rules
 from conclave.safety.detect.secrets import ENCODINGS, SecretsCheck
 from conclave.safety.detect.secrets import NAME as SECRETS
 from conclave.safety.output.api import Excerpt, Unit
-from conclave.safety.output.signs import Signs
+from conclave.safety.output.signs import RuleSigns, Signs
 
 NAME: Final = "exfiltration"
 GRAM: Final = 8  # words in a row: honest answers share shorter ones with any prompt
@@ -50,20 +51,22 @@ class ExfiltrationCheck:
     unit: Unit = "line"
     triggers = ("",)  # what is encoded has no sign of its own: a policy that redacts waits for the line
 
-    def __init__(self, *, canaries: Sequence[str] = (), grams: frozenset[int] = frozenset()) -> None:
+    def __init__(self, *, canaries: Sequence[str] = ()) -> None:
         self._secrets = _secrets()
-        self._grams = grams
+        self._private = Private()
         self._canaries = {_letters(canary): canary for canary in canaries if len(_letters(canary)) >= LEAST_CANARY}
         self._encoded = {form: _letters(canary) for canary in canaries for form in _encodings(canary)}
 
     def briefed(self, private: Sequence[str]) -> "ExfiltrationCheck":
         """The check for one call: `private` are the texts that an answer may not repeat."""
-        grams = frozenset().union(*(_grams_of(text) for text in private)) if private else frozenset()
-        if not grams:
+        known = [_private(text) for text in private]
+        if not any(one.grams for one in known):
             return self
         made = object.__new__(ExfiltrationCheck)
         made._secrets, made._canaries, made._encoded = self._secrets, self._canaries, self._encoded
-        made._grams = grams
+        made._private = Private(
+            frozenset().union(*(one.words for one in known)), frozenset().union(*(one.grams for one in known))
+        )
         return made
 
     def inspect(self, excerpt: Excerpt) -> Sequence[Finding]:
@@ -71,7 +74,7 @@ class ExfiltrationCheck:
         found = list(self._secret(text))
         if self._canaries:
             found += self._canary(text)
-        if self._grams and (finding := self._leaked(text)) is not None:
+        if self._private.grams and (finding := self._leaked(text)) is not None:
             found.append(finding)
         return found
 
@@ -126,12 +129,28 @@ class ExfiltrationCheck:
     def _leaked(self, text: str) -> Finding | None:
         """From the first of the application's words to the last, if there are enough of them."""
         words = list(WORD.finditer(text))
-        grams = _hashed([match[0].lower() for match in words])
-        shared = [at for at, gram in enumerate(grams) if gram in self._grams]
-        if not shared or (len(shared) < MANY and len(shared) < LEAST_SHARE * len(grams)):
+        runs = len(words) - GRAM + 1
+        shared = list(self._private.shared([match[0].lower() for match in words])) if runs > 0 else []
+        if not shared or (len(shared) < MANY and len(shared) < LEAST_SHARE * runs):
             return None
         start, end = words[shared[0]].start(), words[shared[-1] + GRAM - 1].end()
-        return _given("system_prompt", start, end, view=WRITTEN, what="", confidence=min(1.0, len(shared) / len(grams)))
+        return _given("system_prompt", start, end, view=WRITTEN, what="", confidence=min(1.0, len(shared) / runs))
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """What an application's texts say: their words, and their runs of words, hashed."""
+
+    words: frozenset[str] = frozenset()
+    grams: frozenset[int] = frozenset()
+
+    def shared(self, words: Sequence[str]) -> Iterator[int]:
+        """Where runs of these words begin that are theirs. Only what is theirs word for word is hashed."""
+        own = 0
+        for at, word in enumerate(words, 1 - GRAM):
+            own = own + 1 if word in self.words else 0
+            if own >= GRAM and hash(tuple(words[at : at + GRAM])) in self.grams:
+                yield at
 
 
 def _given(  # noqa: PLR0913  a finding's own facts
@@ -172,8 +191,8 @@ def _secrets() -> SecretsCheck:
 
 
 @lru_cache(maxsize=1)
-def _signs() -> Signs:
-    return Signs.of(read_rules(SECRETS).rules)
+def _signs() -> RuleSigns:
+    return RuleSigns(read_rules(SECRETS).rules)
 
 
 @lru_cache(maxsize=1)
@@ -212,10 +231,8 @@ def _encodings(canary: str) -> Iterable[str]:
     yield raw.hex().upper()
 
 
-def _hashed(words: Sequence[str]) -> list[int]:
-    return [hash(tuple(words[at : at + GRAM])) for at in range(len(words) - GRAM + 1)]
-
-
 @lru_cache(maxsize=256)  # of the applications' prompts: the same with each call
-def _grams_of(text: str) -> frozenset[int]:
-    return frozenset(_hashed([match[0].lower() for match in WORD.finditer(text)][:MOST_WORDS]))
+def _private(text: str) -> Private:
+    words = [match[0].lower() for match in WORD.finditer(text)][:MOST_WORDS]
+    grams = (hash(tuple(words[at : at + GRAM])) for at in range(len(words) - GRAM + 1))
+    return Private(frozenset(words), frozenset(grams))

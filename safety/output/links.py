@@ -17,7 +17,7 @@ from conclave.safety.output.cdn import Fetched, fetched
 from conclave.safety.output.hosts import Host, Hosts, decoded, host_file, listed, registrable, warm
 from conclave.safety.output.markup import Around, around
 from conclave.safety.output.mention import mentioned
-from conclave.safety.output.payload import TEMPLATE, Cargo, cargo, is_text
+from conclave.safety.output.payload import Cargo, cargo, is_template, is_text
 from conclave.safety.output.reading import Reading, read
 from conclave.safety.runner import MOST_FINDINGS
 
@@ -228,7 +228,12 @@ class LinkCheck:
         if host.known or place.role == "hint":
             return None
         line = text[max(0, place.start - 200) : address.end + 300]
-        if BROWSER_KEEPS.search(line) is not None and not host.reserved and SENDS.search(line) is not None:
+        if (
+            _may_keep(line)
+            and BROWSER_KEEPS.search(line) is not None
+            and not host.reserved
+            and SENDS.search(line) is not None
+        ):
             return Severity.HIGH
         load: Cargo = cargo(host.name, host.domain, address.rest)
         rendered = not excerpt.code
@@ -248,7 +253,7 @@ class LinkCheck:
 
     def _filled_host(self, name: str) -> bool:
         """A name whose first part is to be filled in, below a domain that nobody knows."""
-        if TEMPLATE.search(name) is None:
+        if not is_template(name):
             return False
         below = re.split(r"[}\]>]\.", name)[-1].lower()
         domain = registrable(below)
@@ -309,6 +314,11 @@ class LinkCheck:
             severity = Severity.LOW if mentioned(reading.text, *match.span(), code=excerpt.code) else host.severity
             start, end = reading.span(*match.span())
             yield _made(host.kind, severity, start, end, host.like or name)
+
+
+def _may_keep(line: str) -> bool:
+    lowered = line.lower()
+    return "cook" in lowered or "torage" in lowered
 
 
 def _closed(text: str, place: Around, address: Address) -> int:

@@ -13,6 +13,7 @@ NAME: Final = re.compile(r"<\s*([a-zA-Z][\w:-]*)")
 ATTRIBUTE: Final = re.compile(r"([\w:-]+)\s*$")
 REL: Final = re.compile(r"""(?i)\brel\s*=\s*["']?([\w\s-]+)""")
 DEFINITION: Final = re.compile(r"^\s*\[[^\]]{1,200}\]:\s*<?\s*$")
+QUOTES: Final = frozenset("\"'`")
 IMPORT: Final = re.compile(
     r"""(?:\bfrom\s*|\bimport\s*\(?\s*|\bimportScripts\s*\(\s*|\brequire\s*\(\s*|\bimport\s+[^;]{0,200}\bfrom\s*)["'`]$"""
 )
@@ -71,9 +72,9 @@ def around(text: str, at: int) -> Around:  # noqa: PLR0911  the first that fits 
         return _element(text, first + opened, named[1].lower(), before[opened:])
     if _in_css(bare):
         return Around("fetched", at)
-    if IMPORT.search(before[-256:]) is not None:
+    if before[-1:] in QUOTES and IMPORT.search(before[-256:]) is not None:
         return Around("import", at)
-    if not first and DEFINITION.match(before) is not None:
+    if not first and "]:" in before and DEFINITION.match(before) is not None:
         return Around("definition", at)
     if before.endswith("<"):
         return Around("link", at - 1)

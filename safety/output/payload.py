@@ -26,6 +26,7 @@ TEMPLATE: Final = re.compile(
     r"%7B%7B|\{%|<%|"
     r"__[A-Z_]{3,40}__|\[[a-z]+[ _][a-z _]{2,60}\]|\b(?:INSERT|REPLACE|APPEND|ENCODED?|URLENCODED)_[A-Z_]+\b"
 )
+TEMPLATE_SIGN: Final = re.compile(r"[{\[<%_]")  # one of them is in each
 TELLING: Final = re.compile(
     r"(?i)^(?:conversation|chat(?:_?(?:log|history|context))?|history|prompt|system_?prompt|secrets?|password|passwd|pwd|cookies?|exfil|"
     r"leak(?:ed)?|stolen|creds?|credentials?|api_?keys?|private_?key|ssn|memory|summary|transcript|messages?|user_?data|data|payload|dump|"
@@ -41,26 +42,36 @@ SHORTEST: Final = 4
 
 def cargo(host: str, domain: str, rest: str) -> Cargo:  # noqa: PLR0911  the first that fits counts
     """What an address carries, the surest sign first; empty for nothing that shows."""
-    if TEMPLATE.search(rest) is not None or TEMPLATE.search(host) is not None:
+    if is_template(rest) or is_template(host):
         return "template"
     plain = unquote_plus(rest)
     pieces = [piece for piece in SPLIT.split(plain) if len(piece) >= LEAST_ENCODED]
-    if any(is_text(piece) for piece in pieces) or is_text("".join(value for _, value in PAIR.findall(rest))):
+    pairs = PAIR.findall(rest) if "=" in rest else []
+    if any(is_text(piece) for piece in pieces) or (pairs and is_text("".join(value for _, value in pairs))):
         return "encoded"
     below = host[: -len(domain)].replace(".", "") if domain and len(host) > len(domain) else ""
     if len(below) >= LEAST_LABEL and is_text(below.replace("-", "")):
         return "encoded"
-    if PERSON.search(rest) is not None:
+    if _may_be_person(rest) and PERSON.search(rest) is not None:
         return "person"
-    for name, value in PAIR.findall(rest):
+    for name, value in pairs:
         if SURE.match(name) is not None and len(value) >= SHORTEST:
             return "named"
         said = unquote_plus(value)
         if TELLING.match(name) is not None and len(WORDS.findall(said)) >= LEAST_WORDS:
             return "sentence"
-    if any(len(WORDS.findall(unquote_plus(value))) >= 2 * LEAST_WORDS for _, value in PAIR.findall(rest)):
+    if any(len(WORDS.findall(unquote_plus(value))) >= 2 * LEAST_WORDS for _, value in pairs):
         return "sentence"
     return ""
+
+
+def is_template(text: str) -> bool:
+    """Whether there is a place that is to be filled in."""
+    return TEMPLATE_SIGN.search(text) is not None and TEMPLATE.search(text) is not None
+
+
+def _may_be_person(rest: str) -> bool:
+    return "@" in rest or "%" in rest or "{" in rest or "eyj" in rest.lower()
 
 
 def is_text(piece: str) -> bool:

@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self, cast
 
-from conclave.safety.output.api import Briefed, OutputRule
+from conclave.safety.api import Action
+from conclave.safety.output.api import Briefed, OutputRule, Spoken
 from conclave.safety.output.triggers import Groups, Triggers
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`triggers` are each rule's, `groups` the same in one pass over a line; `any_of` all of them together but the empty
-    one, `holding` those that make text wait.
+    """`triggers` are each rule's, `groups` the same in one pass over a line.
 
-    `lines` are the rules that see the lines of fenced blocks, too, `blocks` those that see whole blocks.
+    `any_of` are all of them together but the empty one, `holding` those that make text wait.
+
+    `prose` are the rules that see prose, `lines` those that see the lines of fenced blocks, `blocks` whole blocks.
     """
 
     rules: tuple[OutputRule, ...]
@@ -22,15 +24,18 @@ class Plan:
     any_of: Triggers
     holding: Triggers
     holding_code: Triggers
-    every: tuple[int, ...]
+    prose: tuple[int, ...]
     lines: tuple[int, ...]
     blocks: tuple[int, ...]
     holds: bool
     holds_blocks: bool
 
     @classmethod
-    def of(cls, rules: Sequence[OutputRule]) -> Self:
-        """Raises ValueError for a trigger that cannot be looked for."""
+    def of(cls, rules: Sequence[OutputRule], *, whole_blocks: bool = False) -> Self:
+        """With `whole_blocks` a fenced block waits as a whole for every check that blocks.
+
+        Raises ValueError for a trigger that cannot be looked for.
+        """
         lines = [order for order, rule in enumerate(rules) if rule.check.unit == "line"]
         blocks = [order for order, rule in enumerate(rules) if rule.check.unit == "block"]
         triggers = tuple(Triggers.of(rule.check.triggers) for rule in rules)
@@ -41,12 +46,21 @@ class Plan:
             any_of=Triggers.of(trigger for rule in rules for trigger in rule.check.triggers if trigger),
             holding=_holding(rules),
             holding_code=_holding([rules[order] for order in lines]),
-            every=tuple(range(len(rules))),
+            prose=tuple(order for order, rule in enumerate(rules) if not hasattr(rule.check, "languages")),
             lines=tuple(lines),
             blocks=tuple(blocks),
             holds=any(rule.holds for rule in rules),
-            holds_blocks=any(rules[order].holds for order in blocks),
+            holds_blocks=any(rules[order].holds for order in blocks)
+            or (whole_blocks and any(rule.holds and rule.action is Action.BLOCK for rule in rules)),
         )
+
+    def lines_in(self, language: str) -> list[int]:
+        """The rules that see the lines of a block in a language."""
+        return [
+            order
+            for order in self.lines
+            if not hasattr(check := self.rules[order].check, "languages") or language in cast(Spoken, check).languages
+        ]
 
     def briefed(self, private: Sequence[str]) -> "Plan":
         """The plan for one call: `private` are the application's own texts in it."""

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from conclave.safety.boundary.invisible import bare
 
 CONTINUED: Final = re.compile(r"(?P<sign>[\\`^][ \t]*+)?(?:\r\n|[\n\r\u0085\u2028\u2029])")
+BEYOND_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 LINE_ENDS: Final = frozenset("\n\r\u0085\u2028\u2029")
 
 
@@ -67,13 +68,13 @@ class Reading:
 
 def read(text: str) -> Reading:
     """How a line of an answer reads."""
-    if text.isascii():
+    if text.isascii() or all(_folded(character) == character for character in set("".join(BEYOND_ASCII.findall(text)))):
         reading = Reading(text)
     else:
         folded = [_folded(character) for character in text]
         places = [at for at, shown in enumerate(folded) for _ in shown]
         said = "".join(folded)
-        reading = Reading(said, None if len(said) == len(text) and said == text else places)
+        reading = Reading(said, places)
     if "\n" in text or not LINE_ENDS.isdisjoint(text):
         reading = reading.replaced(CONTINUED, lambda end: "" if end["sign"] else " ")
     return reading

@@ -17,11 +17,11 @@ from conclave.safety.api import Finding, Severity
 from conclave.safety.detect.patterns import RULES, SEVERITIES, Hit, Judge, Patterns, Rule, Span
 from conclave.safety.output.addresses import addresses
 from conclave.safety.output.api import Excerpt, Unit
-from conclave.safety.output.disguise import undisguised
+from conclave.safety.output.disguise import DISGUISED, undisguised
 from conclave.safety.output.hosts import DOCUMENTED, Hosts, host_file, listed, warm
 from conclave.safety.output.mention import mentioned
 from conclave.safety.output.reading import Reading, read
-from conclave.safety.output.signs import Signs
+from conclave.safety.output.signs import RuleSigns
 from conclave.safety.runner import MOST_FINDINGS
 
 NAME: Final = "shell"
@@ -93,8 +93,10 @@ class ShellCheck:
 
     def inspect(self, excerpt: Excerpt) -> Sequence[Finding]:
         reading = read(excerpt.text)
-        found = self._found(reading, excerpt)
-        if (plain := undisguised(reading)) is not None:
+        rules, disguised = _signs().seen(reading.text)
+        found = self._found(reading, excerpt) if rules else []
+        plain = undisguised(reading) if disguised else None
+        if plain is not None and _signs().within(plain.text):
             seen = list(found)
             for one in self._found(plain, excerpt):
                 if not any(one.start < other.end and other.start < one.end for other in seen):
@@ -105,15 +107,13 @@ class ShellCheck:
         return sorted(found, key=lambda one: one.start)
 
     def _found(self, reading: Reading, excerpt: Excerpt) -> list[Finding]:
-        if not _signs().within(reading.text):
-            return []
         hits = islice(self._patterns.hits(reading.text), MOST_FINDINGS + 1)
         return [_finding(hit, reading, excerpt) for hit in hits]
 
 
 @lru_cache(maxsize=1)
-def _signs() -> Signs:
-    return Signs.of(shell_file().rules)
+def _signs() -> RuleSigns:
+    return RuleSigns(shell_file().rules, beside=DISGUISED)
 
 
 def _finding(hit: Hit, reading: Reading, excerpt: Excerpt) -> Finding:

@@ -94,8 +94,7 @@ class Channel:
         self._anything = Finder(plan.any_of)  # to see at once that no check has a trigger
         self._any_from = 0
         self._watches = [Watch(order, Finder(triggers)) for order, triggers in enumerate(plan.triggers)]
-        self._now = self._watches  # those that see the lines that come
-        self._always = [watch for watch in self._now if watch.finder.triggers.everywhere]
+        self._see(plan.prose)
         self._fence: Fence | None = None
         self._block_at = 0  # where the part of the block begins that is not judged yet
         self._block_spots: list[Spot] = []
@@ -220,11 +219,12 @@ class Channel:
 
     def _enter(self, fence: Fence, at: int) -> None:
         self._fence, self._block_at, self._block_spots = fence, at, []
-        self._see([self._watches[order] for order in self._plan.lines])
+        self._see(self._plan.lines_in(fence.language))
 
-    def _see(self, watches: list[Watch]) -> None:
-        self._now = watches
-        self._always = [watch for watch in watches if watch.finder.triggers.everywhere]
+    def _see(self, orders: Sequence[int]) -> None:
+        """Those are the checks that see the lines that come."""
+        self._now = [self._watches[order] for order in orders]
+        self._always = [watch for watch in self._now if watch.finder.triggers.everywhere]
 
     @property
     def _in_code(self) -> bool:
@@ -240,7 +240,7 @@ class Channel:
             for one in self._now:
                 if one.at is not None and one.at + WINDOW < due:
                     due, watch = one.at + WINDOW, one
-            if self._in_code and self._plan.blocks and self._block_at + PART < due:
+            if self._in_code and (self._plan.blocks or self._plan.holds_blocks) and self._block_at + PART < due:
                 self._judge_part(self._block_at + PART)
             elif watch is not None:
                 self._judge_window(watch, due)
@@ -357,7 +357,7 @@ class Channel:
         if self._block_at < end:
             self._judge_block(self._block_at, end, until=end)
         self._fence = None
-        self._see(self._watches)
+        self._see(self._plan.prose)
 
     def _judge_block(self, start: int, end: int, *, until: int) -> None:
         for order in self._plan.blocks:

@@ -4,6 +4,7 @@ A text is folded character by character, so that how it arrives makes no differe
 folded text is known in the text as written.
 """
 
+import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from conclave.safety.detect.patterns import Regexp
 
 LONGEST: Final = 64  # characters of a trigger, and of the beginning of a word that is looked at before it
+BEYOND_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 OTHER: Final = b"\xff"  # stands for what is not ASCII when folded
 
 
@@ -48,10 +50,17 @@ class Folded:
         if self._places is None:
             self._places = list(range(len(self.data)))
         parts = []
-        for place, character in enumerate(piece, at - self.base):
-            folded = _folded(character)
-            parts.append(folded)
-            self._places.extend([place] * len(folded))
+        place, done = at - self.base, 0
+        for run in BEYOND_ASCII.finditer(piece):
+            parts.append(piece[done : run.start()].lower().encode())
+            self._places.extend(range(place + done, place + run.start()))
+            for index, character in enumerate(run[0], place + run.start()):
+                folded = _folded(character)
+                parts.append(folded)
+                self._places.extend([index] * len(folded))
+            done = run.end()
+        parts.append(piece[done:].lower().encode())
+        self._places.extend(range(place + done, place + len(piece)))
         self.data += b"".join(parts)
 
     def place_of(self, index: int) -> int:

@@ -1,4 +1,4 @@
-"""A tool call that data asked for waits for a person: the documented way through it, with the real openai client."""
+"""A tool call that data asked for, or a request, waits for a person: the documented way, with the openai client."""
 
 import json
 import re
@@ -29,7 +29,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     port = free_port()
     saying = Process([sys.executable, str(SAYING), str(port)], port, tmp_path_factory.mktemp("saying")).start()
     expert = {"kind": "openai", "base_url": f"http://127.0.0.1:{port}/v1", "model": "sound", "transport_retries": 0}
-    policy = {"experts": {"sound": expert}, "default": ["sound"], "defences": [], "stages": {"route": "off"}}
+    cards = {"check": "pii", "action": "confirm", "from_severity": "high"}
+    policy = {"experts": {"sound": expert}, "default": ["sound"], "defences": [cards], "stages": {"route": "off"}}
     process = launch(tmp_path_factory.mktemp("gateway"), {"policy": policy})
     yield process
     process.stop()
@@ -92,6 +93,35 @@ def test_a_confirmation_is_for_these_arguments_in_this_conversation(gateway: Gat
     refused(gateway, messages("Another question?"), stream=False, tokens=[token])
     refused(gateway, said, stream=False, tokens=[token[:-2] + "xx", "tc1.9.x", "nonsense"])
     assert ask(gateway, said, stream=False, tokens=["nonsense", token]) == "transfer_money"
+
+
+@MODES
+def test_a_request_with_a_card_number_waits_and_passes_once_when_confirmed(gateway: Gateway, stream: bool) -> None:
+    card = "4929 7226 5379 7141"
+    said = [{"role": "user", "content": json.dumps({"say": [{"content": "Paid."}], "card": card, "stream": stream})}]
+
+    def pay(*tokens: str) -> str:
+        extra = {"conclave": {"confirmed": list(tokens)}}
+        with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=2) as client:
+            create = client.chat.completions.create
+            if not stream:
+                return create(model="auto", messages=said, extra_body=extra).choices[0].message.content or ""  # type: ignore[arg-type]
+            chunks = create(model="auto", messages=said, stream=True, extra_body=extra)  # type: ignore[arg-type]
+            return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+
+    with pytest.raises(openai.PermissionDeniedError) as error:
+        pay()
+    assert (error.value.code, error.value.param) == ("confirmation_required", "messages[0].content")
+    assert error.value.response.headers["x-should-retry"] == "false"
+    refusal: Any = error.value.body
+    token = refusal["conclave"]["confirmation"]["token"]
+    row = gateway.row(error.value.response.headers["x-request-id"])
+    assert row["verdict"]["action"] == "confirm"
+    assert row["request_id"] in refusal["message"]
+    assert card not in json.dumps(refusal)
+    assert pay(token) == "Paid."
+    with pytest.raises(openai.PermissionDeniedError):
+        pay(token)
 
 
 @MODES

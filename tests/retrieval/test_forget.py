@@ -55,6 +55,11 @@ def test_a_forgotten_subject_is_nowhere(forgetting: Forgetting, encode: Encode) 
     for way in ("hybrid", "meaning", "words"):
         found = Hybrid(library, encode, reader, way).search(Query("Zebulon Quartz", OWNER, 10))  # type: ignore[arg-type]  # a literal
         assert not any("zebulon" in one.passage.text.lower() for one in found.found)
+    current = reader.current()
+    assert current is not None
+    assert current.words is not None
+    spans = current.words.spans(library.words.stems("Zebulon Quartz mineral"))
+    assert [spans[stem].passages for stem in library.words.stems("Zebulon Quartz mineral")] == [0, 1, 1]
     left = everything(library.folder)
     assert b"ebulon" not in left
     assert b"joined in May" not in left

@@ -42,7 +42,7 @@ def put(  # noqa: PLR0913  a document, and who may read it
     collections=st.none() | st.sets(st.sampled_from(["a", "b", "c"])),
     limit=st.integers(1, 20),
     way=st.sampled_from(["hybrid", "meaning", "words"]),
-    moved=st.booleans(),
+    change=st.sampled_from(["nothing", "closed", "opened", "deleted", "rewritten", "added"]),
 )
 @settings(deadline=None, max_examples=150)
 def test_nothing_that_a_caller_may_not_read_is_ever_found(  # noqa: PLR0913, PLR0917  what is drawn
@@ -53,10 +53,9 @@ def test_nothing_that_a_caller_may_not_read_is_ever_found(  # noqa: PLR0913, PLR
     collections: set[str] | None,
     limit: int,
     way: str,
-    *,
-    moved: bool,
+    change: str,
 ) -> None:
-    """Random corpora, tags and queries; `moved`: rights were narrowed after the snapshot was made."""
+    """Random corpora, tags and queries, and what may happen to a document after the snapshot was made."""
     rights = Rights(None if collections is None else frozenset(collections), frozenset(tags))
     with tempfile.TemporaryDirectory() as folder:
         library = Library.open(Path(folder), make=True)
@@ -66,19 +65,34 @@ def test_nothing_that_a_caller_may_not_read_is_ever_found(  # noqa: PLR0913, PLR
             acls[f"{place}"] = (collection, acl, set(words))
         snapshots = Snapshots(library.folder)
         freshen(library, snapshots, encode)
-        if moved:
-            first = library.documents()[0]
-            with library.writing():
-                library.relabel(first, acl=("nobody",), trust=first.trust, source=first.source)
-            acls[first.path] = (first.collection, {"nobody"}, acls[first.path][2])
+        _change(library, encode, acls, change)
         results = Hybrid(library, encode, snapshots, way).search(Query(" ".join(query), rights, limit))  # type: ignore[arg-type]  # drawn from its words
         library.close()
     readable = {path for path, (collection, acl, _) in acls.items() if rights.allows(collection, acl)}
     assert {one.passage.source for one in results.found} <= readable
     assert results.among == len(readable)
-    if way != "meaning":
+    if way != "meaning":  # found by words, as they are now; by meaning, as the snapshot has them
         holding = {path for path in readable if acls[path][2] & set(query)}
         assert len(results.found) >= min(limit, len(holding)), "filtered before ranking, so none of its own is lost"
+
+
+def _change(library: Library, encode: Encode, acls: dict[str, tuple[str, set[str], set[str]]], change: str) -> None:
+    """Do something to the first document, and keep `acls` (collection, tags and words by path) as it is then."""
+    first = library.documents()[0]
+    collection, _, words = acls[first.path]
+    if change in {"closed", "opened"}:
+        acl = {"nobody"} if change == "closed" else set()
+        with library.writing():
+            library.relabel(first, acl=tuple(acl), trust=first.trust, source=first.source)
+        acls[first.path] = (collection, acl, words)
+    elif change == "deleted":
+        with library.writing():
+            library.drop_documents([first.id])
+        del acls[first.path]
+    elif change in {"rewritten", "added"}:
+        path = first.path if change == "rewritten" else "added"
+        put(library, encode, path, "river delta", acl=("hr",), collection=collection)
+        acls[path] = (collection, {"hr"}, {"river", "delta"})
 
 
 def test_rights_are_applied_before_ranking(library: Library, encode: Encode) -> None:

@@ -46,7 +46,7 @@ def test_each_text_is_judged_by_its_own_rules(old: str, new: str, action: Action
 
 
 def test_what_only_the_stricter_rules_find_in_an_old_text_is_not_held_against_it() -> None:
-    """A lower threshold holds from now on: a text that passed under the usual one does not refuse every further turn."""
+    """A lower threshold holds from now on: a text that passed under the usual one does not refuse further turns."""
     looks = KnownRunner(runner(Action.BLOCK, "od"), runner(Action.BLOCK), frozenset({"old"}))
     verdict = looks.screen([segment("good", "old")], tenant="t")
     assert (verdict.action, verdict.findings) == (Action.ALLOW, ())

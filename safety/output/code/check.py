@@ -26,6 +26,10 @@ class CodeCheck:
     def __init__(self, *, least: Severity = Severity.MEDIUM) -> None:
         self._least = least
 
+    def with_minor(self) -> "CodeCheck":
+        """The same, with what is mostly harmless where it stands."""
+        return CodeCheck(least=Severity.LOW)
+
     def inspect(self, excerpt: Excerpt) -> Sequence[Finding]:
         if not excerpt.code:
             return ()

@@ -37,7 +37,9 @@ BESIDE: Final = 200
 COMMENT: Final = r"""//[^\n]*|/\*(?s:.*?)\*/|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'"""
 HASHED: Final = r"""#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'"""
 EDGES: Final = frozenset({r"\b", r"\B", r"\A", r"\z"})
-EDGE: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|\[:\w+:\]|[^\]\\])*\]|[$^]", re.DOTALL)  # or what holds such signs as letters
+EDGE: Final = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|\[:\w+:\]|[^\]\\])*\]|[$^]", re.DOTALL
+)  # or what holds such signs as letters
 HASHES: Final = frozenset({"ruby"})
 IMPORTED: Final = r"(?m)^\s*from\s+([\w.]+)\s+import\s+\(?([^()\n#;]+)"
 RENAMED: Final = r"(?m)^\s*import\s+([\w.]+)\s+as\s+(\w+)"

@@ -130,7 +130,7 @@ class Assigned:
 
 
 class Limit:
-    """So much of the thread's own time from now on. The wall's clock, that costs a tenth, is asked first: it is ahead."""
+    """So much of the thread's own time from now on. The wall's clock is never behind it, and costs less to ask."""
 
     __slots__ = ("_from_s", "_most_s", "_own_s", "_until_s", "_wall_s")
 

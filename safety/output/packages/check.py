@@ -68,24 +68,23 @@ class DependencyCheck:
     name = DEPENDENCIES
     unit: Unit = "line"
     triggers = ("",)
+    languages = manifests.READ | imports.READ
 
     def __init__(self, *, index: PackageIndex | None = None, allowed: Allowed = ALLOW) -> None:
         self._grader = Grader(index or shipped(), allowed)
 
     def inspect(self, excerpt: Excerpt) -> Sequence[Finding]:
-        if not excerpt.code or not _relies(excerpt):
+        if not excerpt.code or excerpt.language not in self.languages or not _relies(excerpt):
             return ()
         line = Line.of(excerpt)
         return _findings(self.name, line, (*manifests.bare_mentions(line), *imports.mentions(line)), self._grader)
 
 
 def _relies(excerpt: Excerpt) -> bool:
-    """Whether a line can rely on anything: one in a language that is read, with a word that names a package there."""
-    if excerpt.language in manifests.READ:
+    """Whether a line can name a package: by its place in a manifest, or with a word that imports one."""
+    if excerpt.language in manifests.READ or not excerpt.text.isascii():
         return True
-    return excerpt.language in imports.READ and (
-        not excerpt.text.isascii() or any(word in excerpt.text for word in imports.WORDS)
-    )
+    return any(word in excerpt.text for word in imports.WORDS)
 
 
 def _findings(check: str, line: Line, mentions: Iterable[Mention], grader: Grader) -> Sequence[Finding]:

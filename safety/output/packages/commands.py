@@ -16,7 +16,7 @@ from conclave.safety.output.packages.tools import NAMING, PROGRAMS, TOOLS, VALUE
 from conclave.safety.output.packages.vocabulary import vocabulary
 
 if TYPE_CHECKING:
-    from conclave.safety.detect.patterns import Regexp
+    from re2 import Set
 
 MOST_MENTIONS: Final = 200  # of a line
 MOST_COMMANDS: Final = 50
@@ -26,6 +26,7 @@ END: Final = r"(?![\w-])"
 
 
 PROGRAM: Final = re.compile(BEGIN + "(?:" + "|".join(PROGRAMS) + ")", re.IGNORECASE)
+PLAIN_PROGRAM: Final = re.compile("|".join(PROGRAMS))  # of a text in lower case: a fifth of the time
 HEAD: Final = re.compile(
     BEGIN + "(?:" + "|".join(f"(?P<t{at}>{tool.words})" for at, tool in enumerate(TOOLS)) + ")" + END, re.IGNORECASE
 )
@@ -50,6 +51,7 @@ LEAD: Final = re.compile(r"""(?:["'`!%(;&|{]|-m|sudo|RUN)\s*$""")  # before a co
 STOP: Final = re.compile(  # what stands between quotation marks stops nothing
     r"""(?<=[\s=,\[])(?:"[^"\n`]*"|'[^'\n`]*')(?=[\s,\])]|$)|(?P<stop>[;|`\n\r()]|&&|\s&|&\s|\s#|\s>(?!=)|\s<(?=\s))"""
 )
+STOP_SIGN: Final = re.compile(r"[;|`\n\r()&#<>]")  # one of them is in each stop
 OPENING: Final = "\"'[(,\\"
 CLOSED: Final = re.compile(r"""[^"'\[]["'][\\,)\]}.:;!?]*$""")
 TOKEN: Final = re.compile(r"\S+")
@@ -69,15 +71,17 @@ NAMEY: Final = re.compile(r"[\d@/\[=_]|[^\W\d_]-[^\W\d_]")
 
 def mentions(line: Line) -> Iterator[Mention]:
     """The packages that the line's commands name."""
-    if not _any_tool().search(line.text.encode("utf-8", "replace")):
+    if not _any_tool().Match(line.text.encode("utf-8", "replace")):
         return
     found = 0
     for _, head in zip(range(MOST_COMMANDS), _heads(line.text), strict=False):
         at = int(str(head.lastgroup)[1:])
         bare = _is_said(line, head.start())
         reach = min(len(line.text), head.end() + COMMAND_CHARS)
-        stops = STOP.finditer(line.text, head.end(), reach)
-        end = next((stop.start() for stop in stops if stop["stop"]), reach)
+        end = reach
+        if STOP_SIGN.search(line.text, head.end(), reach) is not None:
+            stops = STOP.finditer(line.text, head.end(), reach)
+            end = next((stop.start() for stop in stops if stop["stop"]), reach)
         warned = not line.code and _is_warned(line.text, head.start(), end)
         for start, token in _packages(line.text[:end], head, at, bare=bare):
             name = named(TOOLS[at].ecosystem, token)
@@ -95,7 +99,8 @@ def mentions(line: Line) -> Iterator[Mention]:
 def _heads(text: str) -> Iterator[re.Match[str]]:
     """The beginnings of commands: a program's name, and what tells it to install."""
     over = 0
-    for found in PROGRAM.finditer(text):
+    programs = PLAIN_PROGRAM.finditer(text.lower()) if text.isascii() else PROGRAM.finditer(text)
+    for found in programs:  # HEAD looks at what stands before a name, too
         if found.start() >= over and (head := HEAD.match(text, found.start())) is not None:
             over = head.end()
             yield head
@@ -111,12 +116,14 @@ def _is_said(line: Line, start: int) -> bool:
 
 
 @cache
-def _any_tool() -> "Regexp":
+def _any_tool() -> "Set":
     """Whether any tool is named at all: twenty times faster than to look for each command."""
     import re2  # noqa: PLC0415  20 ms, and only where a policy looks at answers
 
-    regexp: Regexp = re2.compile(r"(?i)\b(?:" + "|".join(map(re.escape, PROGRAMS)) + ")")
-    return regexp
+    found = re2.Set.SearchSet()
+    found.Add(r"(?i)\b(?:" + "|".join(map(re.escape, PROGRAMS)) + ")")
+    found.Compile()
+    return found
 
 
 def _packages(text: str, head: re.Match[str], at: int, *, bare: bool) -> Iterator[tuple[int, str]]:
@@ -128,7 +135,8 @@ def _packages(text: str, head: re.Match[str], at: int, *, bare: bool) -> Iterato
     for match in TOKEN.finditer(text, begin):
         start, token, last = _stripped(match, bare=bare)
         within = quoted  # one that a quotation mark opens has the name in its first word
-        quoted ^= match[0].count('"') % 2 == 1 or match[0].count("'") % 2 == 1
+        if '"' in match[0] or "'" in match[0]:
+            quoted ^= match[0].count('"') % 2 == 1 or match[0].count("'") % 2 == 1
         if token.startswith("-") and len(token) > 1:
             takes_value, names_next, value = _flag(token, at)
             by_flag |= names_next or bool(value)

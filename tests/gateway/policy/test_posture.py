@@ -30,7 +30,7 @@ CHECKS = [
 
 
 def version(**policy: Any) -> Version:
-    document = PolicyDocument.model_validate({"defences": CHECKS} | policy)
+    document = PolicyDocument.model_validate({"defences": CHECKS, "shift": {"mode": "off"}} | policy)
     return Version(document, Pool({}), classify=lambda _: SURE, model_digest="d", checks=maker(lambda _: [1, 2, 3]))
 
 
@@ -80,6 +80,13 @@ def test_by_default_a_restricted_caller_may_still_paste_what_honest_people_paste
     assert actions(postures, Band.RESTRICTED) == {
         "hidden": Action.BLOCK, "secrets": Action.ANNOTATE, "pii": Action.REDACT,
     }  # fmt: skip
+
+
+def test_a_check_that_only_observes_acts_in_no_band_even_where_it_is_named() -> None:
+    """By default `watch` names `override`: who is trying that check out is not to be refused by it."""
+    checks = [{"check": "override", "action": "observe"}, {"check": "persona", "action": "annotate"}]
+    postures = version(defences=checks, standing={"mode": "on"}).bands_for("t")
+    assert actions(postures, Band.WATCH) == {"override": Action.ALLOW, "persona": Action.BLOCK}
 
 
 def test_where_all_checks_observe_no_band_makes_one_act() -> None:

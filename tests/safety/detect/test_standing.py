@@ -34,16 +34,30 @@ def test_a_stranger_is_open() -> None:
 
 
 @pytest.mark.parametrize(
-    ("severity", "left"), [(Severity.LOW, 0.7), (Severity.MEDIUM, 0.4), (Severity.HIGH, 0.1)], ids=str
+    ("severity", "left"), [(Severity.LOW, 0.7), (Severity.MEDIUM, 0.5), (Severity.HIGH, 0.1)], ids=str
 )
 def test_what_was_refused_takes_its_whole_share(severity: Severity, left: float) -> None:
     after = Standing(1.0, 10.0).after(blame_of(severity, refused=True), 10.0)
     assert after.trust == pytest.approx(left)
 
 
-def test_what_policy_let_pass_takes_half_of_it() -> None:
-    for severity in Severity:
-        assert 2 * blame_of(severity, refused=False) == pytest.approx(blame_of(severity, refused=True))
+@pytest.mark.parametrize(
+    ("severity", "left"), [(Severity.LOW, 0.85), (Severity.MEDIUM, 0.7), (Severity.HIGH, 0.55)], ids=str
+)
+def test_what_policy_let_pass_takes_less(severity: Severity, left: float) -> None:
+    assert 1 - blame_of(severity, refused=False) == pytest.approx(left)
+
+
+@pytest.mark.parametrize(
+    ("severity", "band"),
+    [(Severity.LOW, Band.WATCH), (Severity.MEDIUM, Band.WATCH), (Severity.HIGH, Band.RESTRICTED)],
+    ids=str,
+)
+def test_one_refused_guess_leads_a_stranger_to_watch_and_only_what_is_sure_to_restricted(
+    severity: Severity, band: Band
+) -> None:
+    """Learned checks are medium, and err: one false alarm must not take a new key's tools away."""
+    assert Band.of(Standing().after(blame_of(severity, refused=True), 0.0).trust) is band
 
 
 def test_thirty_clean_calls_undo_one_refusal_and_never_more_than_trust_there_is() -> None:

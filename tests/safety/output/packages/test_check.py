@@ -148,11 +148,11 @@ HOSTILE = {
 def test_hostile_lines_take_bounded_time_and_raise_nothing(
     packages: PackageCheck, dependencies: DependencyCheck, name: str, language: str
 ) -> None:
-    started_s = time.perf_counter()
+    started_s = time.thread_time()
     for check in (packages, dependencies):
         for code in (True, False):
             check.inspect(Excerpt(HOSTILE[name], code=code, language=language))
-    assert time.perf_counter() - started_s < MOST_S
+    assert time.thread_time() - started_s < MOST_S
 
 
 @pytest.mark.parametrize("seed", range(5))
