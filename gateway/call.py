@@ -432,7 +432,7 @@ class Call:
 
     def _retrieval(self, look_up: LookUp) -> dict[str, Any]:
         """What was decided about looking the call up, and what came of it."""
-        said = {"used": self.evidence is not None, "mode": look_up.mode, "reason": look_up.reason}
+        said = {"used": self.retrieval == "used", "mode": look_up.mode, "reason": look_up.reason}
         said |= {"probability": round(look_up.probability, 4), "tokens_saved": self.tokens_saved}
         return said | (self.evidence.explained() if self.evidence is not None else {})
 

@@ -42,10 +42,7 @@ def scan(heads: Heads, text: str, origin: Origin) -> Scanned:
     scores = {name: max(one[name] for one in said) for name in heads.names}
     readers = [check for check in learned_checks(heads) if origin in check.origins]
     findings = tuple(
-        found
-        for check in readers
-        if scores[check.name] >= check.threshold
-        for found in check.inspect_all(views)
+        found for check in readers if scores[check.name] >= check.threshold for found in check.inspect_all(views)
     )
     return Scanned("block" if findings else "allow", scores, findings)
 

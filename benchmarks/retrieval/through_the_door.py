@@ -47,7 +47,11 @@ KNOWS, GUESSES = (8, 2), (3, 4)  # of a Beta: how sure it is of an answer
 MODES: Final = ("always", "never", "auto")
 PASSAGE: Final = re.compile(r"\[\d+\] [^\n]*\n([^\n]*)")
 SHAPES: Final = (  # a question, the sentence that answers it, and what the answers are
-    ("In which year was the lighthouse of ? built?", "The lighthouse of ? was built in # by the harbour board.", "year"),
+    (
+        "In which year was the lighthouse of ? built?",
+        "The lighthouse of ? was built in # by the harbour board.",
+        "year",
+    ),
     ("Who founded the observatory of ?", "The observatory of ? was founded by # after the great flood.", "person"),
     ("Which river flows through the town of ?", "The town of ? lies on the river #, below two old mills.", "river"),
     ("How many bells hang in the tower of ?", "In the tower of ? hang # bells, cast in one summer.", "count"),
@@ -93,7 +97,9 @@ def _answer(draw: random.Random, kind: str) -> str:
         case "count":
             return str(draw.randint(3, 99))
         case "person":
-            return f"{draw.choice(['Mira', 'Tolan', 'Edda', 'Jorik'])} {draw.choice(['Vael', 'Osten', 'Brume', 'Kerr'])}"
+            return (
+                f"{draw.choice(['Mira', 'Tolan', 'Edda', 'Jorik'])} {draw.choice(['Vael', 'Osten', 'Brume', 'Kerr'])}"
+            )
         case "river":
             return draw.choice(["Ansel", "Morrow", "Tind", "Ebra", "Lusk", "Varn"])
         case _:
@@ -172,14 +178,15 @@ async def ask(session: aiohttp.ClientSession, url: str, fact: Fact, mode: str) -
         "conclave": {"retrieval": mode},
     }
     async with session.post(f"{url}/v1/chat/completions", json=body) as response:
-        answer = await response.json()
+        answer, outcome = await response.json(), response.headers.get("x-conclave-retrieval")
         if response.status != 200:  # noqa: PLR2004  HTTP
             raise click.ClickException(f"{response.status}: {answer}")
     said = answer["choices"][0]["message"]["content"].replace("[1]", "")
     told = answer["conclave"].get("retrieval", {})
     right = re.search(rf"\b{re.escape(fact.answer)}\b", said) is not None
     kept_away = len(told.get("kept_away", ()))
-    return Asked(right, fact.known, bool(told.get("used")), kept_away, told.get("tokens_saved", 0.0))
+    looked = outcome in {"used", "empty"}
+    return Asked(right, fact.known, looked, kept_away, told.get("tokens_saved", 0.0))
 
 
 async def measured(url: str, all_of_them: list[Fact], mode: str) -> list[Asked]:

@@ -128,6 +128,7 @@ class HotPolicy:
     async def _follow(self, stopping: asyncio.Event, every_s: float) -> None:
         loop = asyncio.get_running_loop()
         due_s = loop.time() + every_s
+        await apart(self.published.current.warm, name="policy")  # while the gateway serves already
         while not stopping.is_set():
             everything = loop.time() >= due_s
             if everything:

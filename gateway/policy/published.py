@@ -128,6 +128,12 @@ class Version:
         seals = self._seals.get(tenant, self._for_all.seals)
         return self._by_tenant.setdefault(tenant, replace(self._compile(overrides), seals=seals))
 
+    def warm(self) -> None:
+        """Let the checks of answers build what their first finding would wait for. Blocks: for a thread."""
+        for rule in self._for_all.guarding.plan.rules:
+            if (warm := getattr(rule.check, "warm", None)) is not None:
+                warm()
+
     def limits_for(self, tenant: str) -> Limits:
         """The limits for a tenant's calls."""
         return self.rules_for(tenant).limits

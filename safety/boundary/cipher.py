@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 READ_CHARS: Final = 16_384  # of a text
 WORDS: Final = re.compile(r"[a-z]{2,}")
-LETTERS: Final = bytes(byte if chr(byte) in string.ascii_lowercase else ord(" ") for byte in range(256))  # bytes to these
+LETTERS: Final = bytes(
+    byte if chr(byte) in string.ascii_lowercase else ord(" ") for byte in range(256)
+)  # bytes to these
 WINDOW: Final = 12  # words, of which so many
 HITS: Final = 3  # different common ones in one turned form make a message,
 SHORT: Final = 10  # and two are enough in a text of so few words

@@ -18,6 +18,7 @@ from conclave.safety.boundary.decode import MOST_READINGS, readings
 from conclave.safety.boundary.invisible import bare, hidden
 
 CONFUSABLES: Final = Path(__file__).parent.parent / "rules" / "confusables.json"
+WORD: Final = re.compile(r"(?<![^\W_])[A-Za-z0-9]*[^\W_\x00-\x7f][^\W_]*")  # with a letter beyond ASCII
 MARKED: Final = re.compile("([A-Za-z])[\u0300-\u036f\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
 
 
@@ -50,14 +51,15 @@ def looks(folded: str) -> str:
     if folded.isascii():
         return folded
     shown = MARKED.sub(r"\1", unicodedata.normalize("NFD", bare(folded)))
-    return _disguised().sub(lambda match: match[0].translate(confusables()), unicodedata.normalize("NFC", shown))
+    return WORD.sub(_plain, unicodedata.normalize("NFC", shown))
 
 
-@cache
-def _disguised() -> re.Pattern[str]:
-    """A word of two letters or more that all are ASCII's or look like them, one at least of the second kind."""
-    like = "".join(re.escape(chr(point)) for point in confusables() if chr(point).isalnum())
-    return re.compile(rf"(?<![^\W_])(?=[A-Za-z0-9]*[{like}])[A-Za-z0-9{like}]{{2,}}(?![^\W_])")
+def _plain(match: re.Match[str]) -> str:
+    word = match[0]
+    if len(word) == 1 or not (word[-1].isascii() or ord(word[-1]) in confusables()):
+        return word  # most words of other alphabets
+    plain = word.translate(confusables())
+    return plain if plain.isascii() else word
 
 
 @cache

@@ -103,12 +103,24 @@ def likenesses(
     return found
 
 
-def flooded(passages: Sequence[Evidence], chances: Sequence[float], cosines: Cosines, threshold: float) -> list[bool]:
-    """Which passages are of a flood: likely so, with OTHERS near them of one hand that are, too."""
+def flooded(
+    passages: Sequence[Evidence],
+    chances: Sequence[float],
+    cosines: Cosines,
+    threshold: float,
+    named: Sequence[frozenset[str]] = (),
+) -> list[bool]:
+    """Which passages are of a flood: likely so, with OTHERS near them of one hand that are, too.
+
+    `named` are the question's names that each passage holds: those who lack one of them speak of something else. Else
+    the one row about Bern would go with the rows of its table, of which the others are about other towns.
+    """
     likely = [place for place, chance in enumerate(chances) if chance >= threshold]
 
     def with_it(place: int) -> int:
         near = [other for other in likely if other != place and cosines[place][other] >= NEAR]
+        if named:
+            near = [other for other in near if named[place] <= named[other]]
         return sum(one_hand(passages[place], passages[other]) for other in near)
 
     return [place in likely and with_it(place) >= OTHERS for place in range(len(passages))]

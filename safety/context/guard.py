@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from conclave.safety.context.conflict import Action, Conflict, Kind, Memory, weigh
 from conclave.safety.context.duplicates import FloodModel, Likeness, flooded, likenesses, load
 from conclave.safety.context.provenance import Evidence, Trust
-from conclave.safety.context.words import WORD, plain, read
+from conclave.safety.context.words import WORD, names, plain, read
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +93,9 @@ class ContextGuard:
         cosines: list[list[float]] = (vectors @ vectors.T).tolist()  # [passages, passages]
         likes = likenesses(question, passages, reads, (vectors @ asked).tolist(), cosines)
         chances = [self.model.probability(like) for like in likes]
-        floods = flooded(passages, chances, cosines, self.model.threshold)
+        asked_names = names(question)
+        named = [asked_names & one.words for one in reads]
+        floods = flooded(passages, chances, cosines, self.model.threshold, named)
         seen = [self._seen(question, *one) for one in zip(passages, likes, chances, floods, strict=True)]
         left = [place for place, one in enumerate(seen) if not one.bad]
         conflict = weigh(

@@ -45,6 +45,13 @@ def content(text: str) -> frozenset[str]:
     return frozenset(stem(word) for word in WORD.findall(plain(text)) if word not in FUNCTION_WORDS)
 
 
+def names(question: str) -> frozenset[str]:
+    """The stems of a question's names and numbers: its words with a digit, or with a capital but for the first."""
+    words = WORD.findall(question[:READ_CHARS])
+    named = [word for at, word in enumerate(words) if (at and word[0].isupper()) or any(map(str.isdigit, word))]
+    return content(" ".join(named))
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
     """A passage's sentences with the stems of each, and those of the whole."""

@@ -109,11 +109,14 @@ class Signs:
         """What the text says beyond its tool; `learned` is the learned detector's score of a text."""
         rest = self._beside(text)
         worst = Told(1.0, (LEARNED,)) if rest and learned(rest) >= self._learned.alone else NOTHING
-        if self._at_most(text) + self._learned.weight < ENOUGH:
+        least = ENOUGH - self._learned.weight
+        if len(text) > WINDOW_CHARS and sum(self._heaviest(text).values()) < least:
             return worst  # all of it together is too little
         for window in _windows(text):
             weights = self._weights(window)
-            if weights and learned(window) >= self._learned.at:
+            if sum(weights.values()) < least:
+                continue
+            if learned(window) >= self._learned.at:
                 weights[LEARNED] = self._learned.weight
             weight = sum(weights.values())
             if weight > worst.weight:
@@ -125,9 +128,6 @@ class Signs:
         sentences = SENTENCE.split(text)
         kept = [one for one in sentences if self._about.search(one.encode("utf-8", "replace")) is None]
         return text if len(kept) == len(sentences) else " ".join(kept)
-
-    def _at_most(self, text: str) -> float:
-        return sum(self._weights(text).values()) if len(text) <= WINDOW_CHARS else sum(self._heaviest(text).values())
 
     def _weights(self, text: str) -> dict[str, float]:
         """By sign the heaviest pattern that is found."""

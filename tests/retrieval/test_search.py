@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -98,6 +99,7 @@ class Elsewhere:
 
     vectors: dict[int, tuple[int, NDArray[np.float32]]] = field(default_factory=dict)
     asked: list[frozenset[int] | None] = field(default_factory=list)
+    meanwhile: Callable[[], None] = lambda: None
 
     def fill(self, library: Library, dimensions: int) -> None:
         rows = library.rows()
@@ -106,6 +108,7 @@ class Elsewhere:
 
     def nearest(self, vector: NDArray[np.float32], *, audiences: frozenset[int] | None, limit: int) -> list[Near]:
         self.asked.append(audiences)
+        self.meanwhile()
         allowed = ((row, v) for row, (who, v) in self.vectors.items() if audiences is None or who in audiences)
         return sorted((Near(row, float(v @ vector)) for row, v in allowed), key=lambda one: -one.similarity)[:limit]
 
@@ -132,6 +135,26 @@ def test_an_index_elsewhere_stands_in(library: Library, encode: Encode) -> None:
             Query("river stone 4", Rights(None, frozenset()), 4)
         )
         assert {one.passage.source for one in left.found} <= {"0", "2", "8", "10"}
+
+
+def test_what_is_closed_while_an_index_is_searched_is_not_given_out(library: Library, encode: Encode) -> None:
+    """The caller might read all there was when the search began, so nothing was left out of the ranking."""
+    put(library, encode, "1", "river stone")
+    put(library, encode, "2", "river cloud")
+    writer = Library.open(library.folder)
+
+    def close() -> None:
+        (one,) = [one for one in writer.documents() if one.path == "1"]
+        with writer.writing():
+            writer.relabel(one, acl=("hr",), trust=one.trust, source=one.source)
+
+    elsewhere = Elsewhere(meanwhile=close)
+    elsewhere.fill(library, encode([""]).shape[1])
+    results = Hybrid(library, encode, elsewhere).search(Query("river stone", Rights(None, frozenset()), 4))
+    writer.close()
+    assert elsewhere.asked == [None]
+    assert [one.passage.source for one in results.found] == ["2"]
+    assert results.among == 1
 
 
 def test_a_library_of_the_first_version_is_brought_up_to_date(library: Library, encode: Encode) -> None:

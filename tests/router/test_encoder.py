@@ -52,8 +52,10 @@ def test_no_texts_give_no_vectors(encoder: StaticEncoder) -> None:
         "naïve café — „Anführung“ 你好世界 ひらがな Straße ΣΊΣΥΦΟΣ",
         "user@example.com #tag $5 a_b <html>",
         "unbelievablyunsplittablelongword" * 9,
+        "a" * 100 + " " + "a" * 101 + " [CLS] ##ing",
+        "İstanbul 한국어 हिन्दी ไทย العَرَبِيَّة Ελληνικά, ﬁn ꙮ a\u0301\u08d3 \u302e字a",
     ],
-    ids=["prose", "code", "scripts", "marks", "long word"],
+    ids=["prose", "code", "scripts", "marks", "long word", "edges of length", "alphabets"],
 )
 def test_the_memo_gives_the_tokenizers_own_ids(encoder: StaticEncoder, text: str) -> None:
     tokenizer = Tokenizer.from_file(str(ARTIFACTS / "tokenizer.json"))

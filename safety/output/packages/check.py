@@ -41,6 +41,9 @@ MANIFESTS: Final = (
     ),
 )
 PINNED: Final = re.compile(r"""(?:\[[^\]]*\])?[ ]?(?:==?[ ]?|@|["'][ ]?:[ ]?["'])v?\d""")
+EACH_LIST: Final = (  # a name beside one on each list
+    "pip install reqeusts && npm install reqeusts && gem install reqeusts && go get github.com/gin-gonic/gni"
+)
 CONFIDENCE: Final = {"known_malicious": 1.0, "near": 0.7, "unknown": 0.5, "compromised": 0.5}
 
 
@@ -53,6 +56,10 @@ class PackageCheck:
 
     def __init__(self, *, index: PackageIndex | None = None, allowed: Allowed = ALLOW) -> None:
         self._grader = Grader(index or shipped(), allowed)
+
+    def warm(self) -> None:
+        """Build what the first package would wait for: 0.3 s of CPU, once for all checks of a process."""
+        self.inspect(Excerpt(EACH_LIST, code=True, language="bash"))
 
     def inspect(self, excerpt: Excerpt) -> Sequence[Finding]:
         line = Line.of(excerpt)

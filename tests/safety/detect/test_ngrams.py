@@ -5,7 +5,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from conclave.safety.detect.ngrams import AGAIN, CHARACTERS, codes, tokens_of, windows
+from conclave.safety.detect.ngrams import AGAIN, CHARACTERS, codes, codes_of, edge_sentences, tokens_of, windows
 
 VOCABULARY = 100
 
@@ -55,3 +55,31 @@ def test_any_tokens_have_codes() -> None:
         found = codes([draw.randrange(VOCABULARY) for _ in range(count)], VOCABULARY)
         assert found.shape == (count, 3)
         assert found.dtype == np.int64
+
+
+@pytest.mark.parametrize("lengths", [(3, 5), (1, 1, 2), (0, 40), (700, 600)], ids=str)
+def test_texts_in_a_row_have_the_codes_that_they_have_alone(lengths: tuple[int, ...]) -> None:
+    draw = Random(2)
+    texts = [[draw.randrange(9) for _ in range(length)] for length in lengths]
+    row = codes_of(texts, VOCABULARY, gap=AGAIN)
+    at = 0
+    for text in texts:
+        if text:
+            assert (row[:, at : at + len(text)].T == codes(text, VOCABULARY)).all()
+        at += len(text) + AGAIN
+        assert (row[:, at - AGAIN : at] == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "spans"),
+    [
+        pytest.param([5] * 6 + [0] + [5] * 30, [(0, 7)], id="first"),
+        pytest.param([5] * 30 + [0] + [5] * 7, [(31, 38)], id="last"),
+        pytest.param([5] * 2 + [0] + [5] * 5 + [0] + [5] * 30, [(0, 9)], id="a few words belong to the next"),
+        pytest.param([5] * 6 + [0], [], id="all of it"),
+        pytest.param([5] * 25 + [0] + [5] * 30, [], id="long"),
+        pytest.param([], [], id="empty"),
+    ],
+)
+def test_short_sentences_at_the_edges_are_found(tokens: list[int], spans: list[tuple[int, int]]) -> None:
+    assert edge_sentences(tokens, {0}) == spans

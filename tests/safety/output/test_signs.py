@@ -94,6 +94,18 @@ def test_what_is_disguised_has_its_sign(texts: list[str]) -> None:
     assert all(map(sign.within, disguised))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("c'u'rl", 'x""', "''x", "${IFS", "$IFS", "$@", "$*", "$()", "{curl,-s", "'a' + 'b'", "'\u3000.'", " \\curl"),
+        *("alias x", "alias\u2003x", "$'", "a=b ${C", "a=b %C", "\xe9'\xe9", "\u4f60\\\u4f60"),
+    ],
+)
+def test_each_way_to_disguise_has_its_sign(text: str) -> None:
+    assert MARKS.search(text) is not None
+    assert Signs([DISGUISED]).within(text)
+
+
 def test_the_sign_beside_is_told_from_the_rules() -> None:
     signs = RuleSigns(shell_file().rules, beside=DISGUISED)
     assert signs.seen("say c''url") == (False, True)
