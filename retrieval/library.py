@@ -136,6 +136,7 @@ class Library:
     _lock: threading.RLock = field(default_factory=threading.RLock)
     words: Words = field(init=False)
     _counted: tuple[int, list[Audience]] | None = None
+    _changed: tuple[int, int, list[int]] | None = None
 
     def __post_init__(self) -> None:
         self.words = Words(self._run, self._stems)
@@ -336,8 +337,12 @@ class Library:
         return int(self._one("SELECT coalesce(max(id), 0) FROM passages")[0])
 
     def changed(self, since: int) -> list[int]:
-        """The passages that were taken out or given to others after this version of the library."""
-        return [row for (row,) in self._run("SELECT passage FROM changed WHERE version > ?", since)]
+        """The passages that were taken out or given to others after this version; read once for a version."""
+        now = self.version()
+        if self._changed is None or self._changed[:2] != (now, since):
+            rows = self._run("SELECT passage FROM changed WHERE version > ?", since)
+            self._changed = now, since, [row for (row,) in rows]
+        return self._changed[2]
 
     def forget_changes(self, until: int) -> None:
         """No snapshot of this version or an older one is asked any more. To be called while `writing`."""

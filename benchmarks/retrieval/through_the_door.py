@@ -1,6 +1,6 @@
 """What looking up where it pays is worth through a running gateway: right answers and look-ups of auto, always, never.
 
-    python -m benchmarks.retrieval.through_the_door [--facts 2000] [--json]       4 minutes on one core
+    python -m benchmarks.retrieval.through_the_door [--facts 2000] [--worth 5e-5] [--json]    10 minutes on two cores
 
 A gateway of its own serves on 127.0.0.1 with a library of invented facts, added by `conclave knowledge add`, one file
 each. Its experts are one fake model on HTTP: of as many other facts of the same shape, which stand in no document, it
@@ -10,8 +10,8 @@ confidences are drawn from Beta(8, 2) where it does and Beta(3, 4) where it does
 
 Each question is asked once in each mode, by `conclave.retrieval`, of two policies: `scores`, one expert, of which the
 policy says that half of its answers are right; `trial`, the same expert on trial before its like, which is asked where
-the first was unsure, and looked up for (`if_unsure`). Nothing is fitted to these facts; the gate is the shipped one and
-`worth` the default.
+the first was unsure, and looked up for (`if_unsure`). The gate is the shipped one. `--worth` (may be given again) is the
+policy's `retrieval.worth`: one that is picked by these figures is picked on the same data.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,7 @@ TOKENS: Final = 1_500  # that the policy lets passages have: the cost of a look-
 AT_ONCE: Final = 16
 KNOWS, GUESSES = (8, 2), (3, 4)  # of a Beta: how sure it is of an answer
 MODES: Final = ("always", "never", "auto")
+WORD: Final = re.compile(r"\w+")
 PASSAGE: Final = re.compile(r"\[\d+\] [^\n]*\n([^\n]*)")
 SHAPES: Final = (  # a question, the sentence that answers it, and what the answers are
     (
@@ -117,8 +118,8 @@ class Model:
         body = await request.json()
         asked = body["messages"][-1]["content"]
         question = asked.rpartition("\n")[2]
-        fact = next(self._facts[word] for word in re.findall(r"\w+", question) if word in self._facts)
-        told = next((one for one in PASSAGE.findall(asked) if fact.name in one.split("[")[0]), None)
+        fact = next(self._facts[word] for word in WORD.findall(question) if word in self._facts)
+        told = next((one for one in PASSAGE.findall(asked) if fact.name in WORD.findall(one)), None)
         sure = self._draw.betavariate(*(KNOWS if fact.known or told else GUESSES))
         if told is not None:
             said = f"{told} [1]"
@@ -135,13 +136,13 @@ class Model:
         return web.json_response(answer | {"usage": {"prompt_tokens": len(asked) // 4, "completion_tokens": 9}})
 
 
-def policies(port: int) -> dict[str, Any]:
+def policies(port: int, worth: float) -> dict[str, Any]:
     """The two set-ups, a policy document each."""
     known = {"model": "m", "base_url": f"http://127.0.0.1:{port}/v1", "capabilities": ["chat", "logprobs"]}
     half = {"score": 0.5, "error": 0.02, "rows": 500}
     names = ("one", "other")
     scores = {category: dict.fromkeys(names, half) for category in CATEGORIES}
-    plain = {"experts": dict.fromkeys(names, known), "default": names, "retrieval": {"tokens": TOKENS}}
+    plain = {"experts": dict.fromkeys(names, known), "default": names, "retrieval": {"tokens": TOKENS, "worth": worth}}
     cascade = {"weak": "one", "strong": "other", "below": 0.5}
     return {
         "scores": plain | {"routing": {"scores": scores}},
@@ -260,8 +261,8 @@ def add(folder: Path, told: list[Fact]) -> None:
         raise click.ClickException(made.stderr[-2000:])
 
 
-async def run(count: int, seed: int, say: Callable[[str], None]) -> dict[str, float]:
-    """Both set-ups, every mode."""
+async def run(count: int, seed: int, worths: Sequence[float], say: Callable[[str], None]) -> dict[str, float]:
+    """Both set-ups, every mode; what a token is worth counts in `auto` alone."""
     all_of_them, port = facts(count, seed), free_port()
     said: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="conclave-benchmark-") as name:
@@ -269,22 +270,25 @@ async def run(count: int, seed: int, say: Callable[[str], None]) -> dict[str, fl
         say("adding the facts")
         await asyncio.to_thread(add, folder, [fact for fact in all_of_them if not fact.known])
         async with serving(Model(all_of_them, seed), port):
-            for setup, policy in policies(port).items():
-                with gateway(folder, policy) as url:
-                    found: dict[str, list[Asked]] = {}
-                    for mode in MODES:
-                        say(f"{setup}, {mode}")
-                        found[mode] = await measured(url, all_of_them, mode)
-                said |= figures(setup, found)
+            found: dict[str, dict[str, list[Asked]]] = {}
+            for worth in worths:
+                for setup, policy in policies(port, worth).items():
+                    rows = found.setdefault(setup, {})
+                    with gateway(folder, policy) as url:
+                        for mode in MODES if not rows else ("auto",):
+                            say(f"{setup}, {mode}, worth {worth:g}")
+                            rows[mode] = await measured(url, all_of_them, mode)
+                    said |= figures(f"{setup}, worth {worth:g}", rows)
     return said
 
 
 @click.command()
 @click.option("--facts", "count", default=FACTS, show_default=True, type=click.IntRange(10, 100_000))
 @click.option("--seed", default=0, show_default=True)
+@click.option("--worth", "worths", multiple=True, type=float, default=[5e-5], show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-def main(count: int, seed: int, *, as_json: bool) -> None:
-    found = asyncio.run(run(count, seed, lambda line: click.echo(line, err=True)))
+def main(count: int, seed: int, worths: tuple[float, ...], *, as_json: bool) -> None:
+    found = asyncio.run(run(count, seed, worths, lambda line: click.echo(line, err=True)))
     if as_json:
         click.echo(msgspec.json.encode(found))
         return

@@ -28,6 +28,7 @@ CALL_REFUSALS: Final = {
     "400": "The request is wrong, or asks for what no expert in reach can do; `param` names the field.",
     "408": "The body did not arrive in time.",
     "413": "The body, or the text in it, is too large.",
+    "422": "The answer has to rest on documents, and there are none to be relied on.",
     "502": "No expert could answer.",
     "504": "The call's time was up.",
 }

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, Self, TypeAlias
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from conclave.gateway.guard import Guarding
-from conclave.gateway.policy.defences import CheckAction, FromSeverity
+from conclave.gateway.policy.defences import FromSeverity
 from conclave.gateway.policy.part import Flag, Part
 from conclave.gateway.policy.shift import OFF, ShiftSettings, graded, raised
 from conclave.safety.api import Action, Severity
@@ -24,7 +24,7 @@ class AnswerCheckSettings(Part):
     """One check of answers, and what follows from what it finds."""
 
     check: AnswerCheckName = Field(description="Its name; docs/safety.md says what each looks for.")
-    action: CheckAction = Field(
+    action: Literal["off", "observe", "annotate", "redact", "block"] = Field(
         default="annotate",
         description="`observe`: noted and nothing more; `annotate`: the caller is told; `redact`: cut out of the "
         "answer; `block`: the answer is withheld, from there on in a stream.",

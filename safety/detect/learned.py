@@ -1,9 +1,10 @@
 """The learned detectors: `override`, `persona` and `harm` in what users say, `embedded` instructions in data.
 
 One linear model a head over token n-grams of sliding windows; a text is as suspicious as its worst window. A short
-attack fills no window, so that honest words behind or before it would water it down: what users say is also judged by
-its first and its last sentence alone. One pass over a text gives the scores of all heads, and the last texts' are kept, so that four checks cost one. They advise:
-whoever can try often enough gets past any classifier, and what must hold stands in deterministic layers.
+attack fills no window, and honest words behind or before it would water it down: what users say is also judged by its
+first and its last sentence alone. One pass over a text gives the scores of all heads, and the last texts' are kept, so
+that four checks cost one. They advise: whoever can try often enough gets past any classifier, and what must hold stands
+in deterministic layers.
 """
 
 import hashlib
@@ -89,7 +90,7 @@ class Heads:
     to be equally frequent.
     """
 
-    __slots__ = ("_about", "_ends", "_ids", "_known", "_last", "_sizes", "_table", "_widest", "digest")
+    __slots__ = ("_about", "_ends", "_ids", "_known", "_large", "_last", "_sizes", "_table", "_widest", "digest")
 
     def __init__(self, about: HeadsFile, table: "NDArray[np.float16]", ids: Ids, *, digest: str) -> None:
         self._about = about
@@ -98,6 +99,7 @@ class Heads:
         self._ends = frozenset(token for mark in SENTENCE_ENDS for token in ids(mark))
         self._known: OrderedDict[str, dict[str, float]] = OrderedDict()
         self._last: tuple[Sequence[int], dict[str, float]] = ((), {})  # one pair, set at once: threads read it
+        self._large: dict[str, dict[str, float]] = {}  # of the last texts that are too large to be remembered
         self._sizes = sorted({size for head in about.heads for size in head.windows})
         self._widest = max(self._sizes, default=0)
         self.digest = digest
@@ -149,7 +151,7 @@ class Heads:
     def forget(self) -> None:
         """Drop the texts that are remembered: for those who measure."""
         self._known.clear()
-        self._last = ((), {})
+        self._last, self._large = ((), {}), {}
 
     def threshold(self, name: str) -> float:
         """The probability from which a head's finding is made; raises KeyError."""
@@ -162,7 +164,8 @@ class Heads:
 
     def scores_of(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """The scores of each text; those that are not remembered are worked out together, at the cost of about one."""
-        found = {text: self._known.get(text) for text in texts}
+        large = self._large
+        found = {text: self._known.get(text) or large.get(text) for text in texts}
         tokens = {text: self._tokens(text) for text, known in found.items() if known is None}
         distinct: list[Sequence[int]] = []
         judged: list[dict[str, float]] = []
@@ -175,14 +178,16 @@ class Heads:
             self._last = distinct[-1], judged[-1]
         for text, ids in tokens.items():
             if not len(ids):
-                scores = dict.fromkeys(self.names, 0.0)
+                said = dict.fromkeys(self.names, 0.0)
             else:
-                scores = last if ids == before else judged[distinct.index(ids)]
-            found[text] = scores
+                said = last if ids == before else judged[distinct.index(ids)]
+            found[text] = said
             if len(text) <= REMEMBERED_CHARS:
-                self._known[text] = scores
+                self._known[text] = said
                 if len(self._known) > REMEMBERED:
                     self._known.popitem(last=False)
+        if any(len(text) > REMEMBERED_CHARS for text in tokens):  # the next head asks for the same texts
+            self._large = {text: said for text, said in found.items() if said and len(text) > REMEMBERED_CHARS}
         return [scores for text in texts if (scores := found[text]) is not None]
 
     def _tokens(self, text: str) -> Sequence[int]:
@@ -194,12 +199,14 @@ class Heads:
         """Each head's probability for the worst window of some tokens, for each of the texts."""
         import numpy as np  # noqa: PLC0415
 
-        gap = max(self._widest, AGAIN)  # a window over the end of a text finds nothing more there
+        gap = max(self._widest, AGAIN) if len(texts) > 1 else 0  # a window over a text's end finds nothing more there
         worth = self._table.take(codes_of(texts, self._about.vocabulary, gap=gap), axis=0)  # [3, places, heads]
         ends = worth[1] + worth[2]  # [places, heads]
-        sums = np.empty((ends.shape[0] + 1, ends.shape[1]))  # float64: no drift in a long text
+        places = len(ends)
+        sums = np.empty((places + 1 + self._widest, ends.shape[1]))  # float64: no drift in a long text
         sums[0] = 0
-        np.cumsum(worth[0] + ends, axis=0, out=sums[1:])
+        np.cumsum(worth[0] + ends, axis=0, out=sums[1 : places + 1])
+        sums[places + 1 :] = sums[places]
         ends[:-1] += worth[2, 1:]  # what a window that begins there does not know: what reaches out of it
         found = []
         at = 0
@@ -278,9 +285,9 @@ class LearnedCheck:
         """How strongly a text is what the head looks for, 0..1."""
         return self.heads.scores(text)[self.name]
 
-    def inspect(self, view: View) -> Sequence[Finding]:
+    def inspect(self, view: View) -> tuple[Finding, ...]:
         """The finding in one view, if its worst window reaches the threshold."""
-        return self.inspect_all((view,))
+        return tuple(self.inspect_all((view,)))
 
     def inspect_all(self, views: Sequence[View]) -> Sequence[Finding]:
         """The findings in the views of a text, at most one each."""

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from conclave.gateway.call import ModelRequest, Operation
-from conclave.gateway.prompt import compose, fenced
+from conclave.gateway.evidence import Evidence, Shown
+from conclave.gateway.prompt import ALONE, DISAGREE, INFORMED, UNLIKELY, compose, fenced, quoted
+from conclave.retrieval.api import Passage
 from conclave.safety.boundary.caps import Caps
 from conclave.safety.boundary.fence import Fences
 from conclave.safety.boundary.segments import declared, read_messages
@@ -153,3 +155,75 @@ def test_ten_thousand_parts_are_copied_once() -> None:
     started_s = time.process_time()
     messages_sent([USER, CALLED, {**RESULT, "content": parts}])
     assert time.process_time() - started_s < 20
+
+
+def shown(*texts: str, **more: Any) -> Evidence:
+    passages = [Passage(text, f"{number}.md", "", 0, len(text)) for number, text in enumerate(texts, 1)]
+    kept = tuple(Shown(number, one, one.text, f"{one.source}, H") for number, one in enumerate(passages, 1))
+    return Evidence(kept, **more)
+
+
+def with_passages(messages: list[Any], evidence: Evidence, fences: Fences = DELIMIT, **more: Any) -> list[Any]:
+    asked = request(messages)
+    ready = quoted(evidence, fences, key=b"k", conversation="x")
+    built: list[Any] = compose(asked, evidence=ready, **more).body["messages"]
+    return built
+
+
+def test_passages_stand_numbered_and_fenced_before_the_users_last_words() -> None:
+    system, user = with_passages([SYSTEM, USER], shown("It is warm.", "It is cold."))
+    first, second, words = user["content"].split("</conclave-quoted-", 2)
+    assert first.endswith('from="retrieved">\n[1] 1.md, H\nIt is warm.\n')
+    assert second.endswith('from="retrieved">\n[2] 2.md, H\nIt is cold.\n')
+    assert words.endswith(f"\n\n{USER['content']}")
+    assert system["content"] == f"be kind\n\n{DELIMIT.note}\n\n{INFORMED}"
+
+
+def test_passages_are_fenced_where_policy_has_no_fences() -> None:
+    _, user = with_passages([USER], shown("It is warm."), Fences("off"))
+    assert user["content"].startswith("<conclave-quoted-")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"required": True}, ALONE),
+        ({"follows": "both"}, DISAGREE),
+        ({"follows": "flag"}, UNLIKELY),
+        ({"follows": "memory"}, UNLIKELY),
+    ],
+    ids=str,
+)
+def test_the_note_says_what_follows_from_what_the_passages_are(more: Any, words: str) -> None:
+    system, _ = with_passages([USER], shown("It is warm.", **more))
+    plain, _ = with_passages([USER], shown("It is warm."))
+    assert words in system["content"]
+    assert words not in plain["content"]
+
+
+def test_without_a_passage_not_a_byte_changes() -> None:
+    assert with_passages([SYSTEM, USER], Evidence()) == [SYSTEM, USER]
+    assert compose(request([SYSTEM, USER])).body["messages"] == [SYSTEM, USER]
+
+
+def test_the_same_passages_in_the_same_conversation_are_the_same_bytes() -> None:
+    """So that providers' prompt caches hit."""
+    assert with_passages([USER], shown("It is warm.")) == with_passages([USER], shown("It is warm."))
+
+
+def test_who_continues_an_answer_is_shown_the_same_passages() -> None:
+    plain = with_passages([SYSTEM, USER], shown("It is warm."))
+    goes_on = with_passages([SYSTEM, USER], shown("It is warm."), so_far="It is", prefills=True)
+    assert goes_on[:-1] == plain
+
+
+def test_a_text_completion_has_its_passages_before_the_prompt() -> None:
+    ready = quoted(shown("It is warm."), DELIMIT, key=b"k", conversation="x")
+    for said in ("How warm", ["How warm"]):
+        body = {"model": "auto", "prompt": said}
+        asked = ModelRequest(body, "auto", False, False, frozenset(), "completions")
+        native, as_chat = compose(asked, evidence=ready).body, compose(asked, evidence=ready, as_chat=True).body
+        assert native["prompt"] == f"{ready.note}\n\n{ready.block}\n\nHow warm"
+        assert [one["role"] for one in as_chat["messages"]] == ["system", "user"]
+        assert as_chat["messages"][1]["content"] == f"{ready.block}\n\nHow warm"
+        assert asked.body == body

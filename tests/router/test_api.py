@@ -2,7 +2,7 @@
 
 import pytest
 
-from conclave.router.api import Classification, Decision, NoStepLeft, Outcome, Step, next_step
+from conclave.router.api import Classification, Decision, LookUp, NoStepLeft, Outcome, Step, next_step
 
 FIRST, SECOND, THIRD = Step("code", "category"), Step("general", "fallback"), Step("local", "fallback")
 DECISION = Decision(steps=(FIRST, SECOND, THIRD), reason="category", row="code")
@@ -57,3 +57,55 @@ def test_the_same_arguments_give_the_same_step() -> None:
 def test_the_runner_up_is_the_second_most_probable_category() -> None:
     probabilities = {"law": 0.2, "code": 0.7, "math": 0.1}
     assert Classification("code", 0.7, unsure=False, probabilities=probabilities).runner_up == "law"
+
+
+NOW = LookUp("auto", now=True, if_unsure=True, reason="r")
+LATER = LookUp("auto", now=False, if_unsure=True, reason="r")
+NOT = LookUp("auto", now=False, if_unsure=False, reason="r")
+TRIAL = Decision((Step("weak", "trial", on_trial=True), Step("strong", "escalated"), SECOND), "category", "code")
+UNSURE = Outcome(accepted=False, unsure=True)
+
+
+@pytest.mark.parametrize(
+    ("decision", "look_up", "given"),
+    [
+        (DECISION, NOW, [True, True, True]),
+        (DECISION, LATER, [False, False, False]),
+        (DECISION, NOT, [False, False, False]),
+        (DECISION, None, [False, False, False]),
+        (TRIAL, NOW, [True, True, True]),
+        (TRIAL, LATER, [False, True, True]),
+        (TRIAL, NOT, [False, False, False]),
+    ],
+)
+def test_the_steps_that_are_given_documents(decision: Decision, look_up: LookUp | None, given: list[bool]) -> None:
+    looked = decision.looking_up(look_up)
+    assert [step.look_up for step in looked.steps] == given
+    assert looked.look_up is look_up
+    assert [step.expert for step in looked.steps] == [step.expert for step in decision.steps]
+
+
+@pytest.mark.parametrize(
+    ("look_up", "outcomes", "given"),
+    [
+        (LATER, [], False),
+        (LATER, [UNSURE], True),
+        (LATER, [FAILED], False),
+        (LATER, [FAILED, FAILED], False),
+        (NOW, [], True),
+        (NOW, [UNSURE], True),
+        (NOW, [FAILED], True),
+        (NOW, [FAILED, FAILED], True),
+        (NOT, [UNSURE], False),
+    ],
+)
+def test_documents_that_are_for_an_unsure_trial_are_not_for_a_failed_one(
+    look_up: LookUp, outcomes: list[Outcome], *, given: bool
+) -> None:
+    assert next_step(TRIAL.looking_up(look_up), outcomes).look_up is given
+
+
+def test_a_fallback_after_a_failed_trial_is_called_one_with_documents_or_without() -> None:
+    assert next_step(TRIAL.looking_up(NOW), [FAILED]) == Step("strong", "fallback", look_up=True)
+    assert next_step(TRIAL.looking_up(LATER), [FAILED]) == Step("strong", "fallback")
+    assert next_step(TRIAL.looking_up(LATER), [UNSURE]) == Step("strong", "escalated", look_up=True)

@@ -11,11 +11,14 @@ import pytest
 
 from conclave.gateway.call import Chunk, ModelRequest
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
+from conclave.gateway.evidence import Evidence, Shown
 from conclave.gateway.experts.quoting import NO_PASSAGE, QuotedAnswer, QuotingExpert
-from conclave.gateway.prompt import Prompt
+from conclave.gateway.prompt import Prompt, compose, quoted
 from conclave.gateway.reply import Reply
+from conclave.retrieval.api import Passage
 from conclave.retrieval.docs import index_folder, load_docs
 from conclave.retrieval.store import Store
+from conclave.safety.boundary.fence import Fences
 
 HANDBOOK = Path(__file__).with_name("handbook")
 NEVER_S = 1e9
@@ -346,3 +349,48 @@ async def test_an_index_that_cannot_be_read_is_a_failed_expert() -> None:
     with pytest.raises(ExpertFailed) as failed:
         await anext(upstream)
     assert failed.value.kind == upstream.attempt.failure == "connect"
+
+
+def looked_up(question: Any, *texts: str, stream: bool = False) -> Prompt:
+    """What the expert is sent for a call that was looked up."""
+    kept = tuple(
+        Shown(number, Passage(text, f"{number}.md", "A > B", 0, len(text)), text, f"{number}.md, A > B")
+        for number, text in enumerate(texts, 1)
+    )
+    ready = quoted(Evidence(kept), Fences("delimit"), key=b"k", conversation="x")
+    body = {"model": "auto", "messages": [{"role": "user", "content": question}], "stream": stream}
+    return compose(ModelRequest(body, "auto", stream, False, frozenset()), evidence=ready)
+
+
+TOWER = "In the tower of Zunelor hang eleven bells."
+OTHER = "The harbour of Zunelor is closed in winter."
+BELLS_ASKED = "How many bells hang in the tower of Zunelor?"
+
+
+@pytest.mark.parametrize("question", [BELLS_ASKED, [{"type": "text", "text": BELLS_ASKED}]], ids=["text", "parts"])
+def test_what_was_looked_up_is_quoted_by_the_numbers_it_has(expert: QuotingExpert, question: Any) -> None:
+    answer = said(ask(expert, looked_up(question, OTHER, TOWER)))
+    assert unquoted(answer).startswith(TOWER)
+    assert "[2]" in answer
+    assert "- [2] 2.md, B" in answer
+    assert "[1]" not in answer
+    assert "handbook" not in answer
+
+
+def test_passages_without_a_word_of_the_question_are_not_quoted(expert: QuotingExpert) -> None:
+    assert said(ask(expert, looked_up("Recommend a wine?", TOWER))) == NO_PASSAGE
+
+
+def test_what_the_checks_cut_out_of_a_passage_is_not_quoted(expert: QuotingExpert) -> None:
+    prompt_ = looked_up(BELLS_ASKED, TOWER)
+    [one] = prompt_.evidence.shown if prompt_.evidence else ()
+    evidence = Evidence((Shown(1, one.passage, TOWER.replace("eleven", "[secrets removed]"), one.name),))
+    answer = said(ask(expert, Prompt(prompt_.body, stream=False, evidence=evidence)))
+    assert "eleven" not in answer
+    assert "[secrets removed]" in answer
+
+
+def test_a_stream_of_what_was_looked_up_says_the_same(expert: QuotingExpert) -> None:
+    assert said(ask(expert, looked_up(BELLS_ASKED, OTHER, TOWER, stream=True))) == said(
+        ask(expert, looked_up(BELLS_ASKED, OTHER, TOWER))
+    )

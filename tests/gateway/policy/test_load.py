@@ -53,8 +53,8 @@ def problems(text: str) -> list[str]:
             id="choice",
         ),
         pytest.param(
-            "policy:\n  stages: {retrieval: on}",
-            "c.yaml:2: policy.stages.retrieval: unknown key; known: detect, guard, route",
+            "policy:\n  stages: {memory: on}",
+            "c.yaml:2: policy.stages.memory: unknown key; known: detect, guard, retrieve, route",
             id="no-such-stage",
         ),
         pytest.param(

@@ -24,7 +24,7 @@ from conclave.gateway.policy.part import CATEGORIES, VIRTUAL_MODELS
 from conclave.gateway.policy.published import Version
 from conclave.gateway.policy.recorded import Change, IncompleteError, again, as_row, asked_of, basis_of
 from conclave.gateway.policy.rules import Rules
-from conclave.router.api import Classification, Talk, Turn
+from conclave.router.api import Classification, LookUp, Talk, Turn
 
 NAMES = ("a", "b", "c", "quoting")
 URL = "http://127.0.0.1:1/v1"
@@ -87,6 +87,15 @@ def as_live(inputs: Asked) -> Asked:
     return inputs if by_category else replace(inputs, found=None, talk=Talk())
 
 
+look_up = st.builds(
+    LookUp,
+    mode=st.sampled_from(["auto", "always", "required"]),
+    now=st.booleans(),
+    if_unsure=st.booleans(),
+    reason=st.text(max_size=8).map(lambda text: text.encode("utf-8", "replace").decode()),
+    **dict.fromkeys(("probability", "p_wrong", "p_fix", "p_harm"), st.floats(0, 1)),
+    **dict.fromkeys(("value", "threshold", "saving"), st.floats(-2000, 2000)),
+)
 turn = st.builds(Turn, st.floats(0, 1), st.sampled_from(CATEGORIES), st.booleans())
 asked = st.builds(
     Asked,
@@ -96,6 +105,7 @@ asked = st.builds(
     reach=st.none() | st.frozensets(st.sampled_from(NAMES)),
     found=st.none() | classifications(),
     talk=st.builds(Talk, st.none() | st.sampled_from(NAMES), st.booleans(), st.lists(turn, max_size=2).map(tuple)),
+    look_up=st.none() | look_up,
 ).map(as_live)
 
 
@@ -237,3 +247,19 @@ def test_the_request_is_classified_once_and_only_where_a_category_counts(
         request = ask(model=model)
         rules.asked(request, rules.read(request), Scope())
         assert len(classifier.asked) == times
+
+
+def test_another_look_up_is_another_decision(rules: Rules, inputs: Asked) -> None:
+    now = LookUp("auto", now=True, if_unsure=True, reason="r", value=0.1)
+    row = written(rules, replace(inputs, look_up=now))
+    assert row["decision"]["look_up"]["value"] == 0.1
+    assert all(step["look_up"] for step in row["decision"]["steps"])
+    assert again(rules, row) == []
+    row["decision"]["look_up"]["now"] = row["decision"]["look_up"]["if_unsure"] = False
+    assert [change.path for change in again(rules, row)] == ["steps"]
+
+
+def test_a_row_without_a_look_up_says_nothing_of_one(rules: Rules, inputs: Asked) -> None:
+    decision = written(rules, inputs)["decision"]
+    assert "look_up" not in decision
+    assert all("look_up" not in step for step in decision["steps"])

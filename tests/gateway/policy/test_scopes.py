@@ -314,3 +314,38 @@ def test_a_list_of_models_shows_what_some_request_could_reach() -> None:
     assert rules.models(Scope(None, ("code.read",))) == [*virtual, "b"]
     assert rules.models(Scope(None, ("gone.read",))) == virtual
     assert rules.models(Scope()) == [*virtual, *EXPERTS]
+
+
+READS = permissions(
+    hr_read={"tags": ["hr"]},
+    law_read={"tags": ["law", "hr"], "collections": ["law", "wiki"]},
+    wiki_read={"collections": ["wiki", "default"]},
+    none_read={"tags": [], "collections": []},
+)
+
+
+@pytest.mark.parametrize(
+    ("named", "wanted", "tags", "collections"),
+    [
+        (("hr.read",), None, {"hr"}, None),
+        (("law.read",), None, {"law", "hr"}, {"law", "wiki"}),
+        (("hr.read", "law.read"), None, {"hr"}, {"law", "wiki"}),
+        (("law.read", "wiki.read"), None, {"law", "hr"}, {"wiki"}),
+        (("law.read", "wiki.read"), "wiki.read", None, {"wiki", "default"}),
+        (("hr.read", "none.read"), None, set(), set()),
+        (None, "hr.read", {"hr"}, None),
+        (None, None, None, None),
+    ],
+)
+def test_documents_are_those_that_each_of_the_scopes_allows(
+    named: tuple[str, ...] | None, wanted: str | None, tags: set[str] | None, collections: set[str] | None
+) -> None:
+    body = {"conclave": {"scope": wanted}} if wanted else {}
+    left = READS.granted(Scope(None, named), body)
+    assert (left.tags, left.collections) == (tags, collections)
+
+
+@pytest.mark.parametrize("said", [{"tags": ["a b"]}, {"tags": "hr"}, {"collections": [""]}, {"collections": [7]}], ids=str)
+def test_a_name_of_documents_that_is_none_is_refused(said: Any) -> None:
+    with pytest.raises(ValidationError):
+        PolicyDocument.model_validate({"scopes": {"code.read": said}})

@@ -65,7 +65,7 @@ def test_texts_in_a_row_have_the_codes_that_they_have_alone(lengths: tuple[int, 
     at = 0
     for text in texts:
         if text:
-            assert (row[:, at : at + len(text)].T == codes(text, VOCABULARY)).all()
+            assert (codes(text, VOCABULARY) == row[:, at : at + len(text)].T).all()
         at += len(text) + AGAIN
         assert (row[:, at - AGAIN : at] == -1).all()
 
