@@ -10,8 +10,8 @@ confidences are drawn from Beta(8, 2) where it does and Beta(3, 4) where it does
 
 Each question is asked once in each mode, by `conclave.retrieval`, of two policies: `scores`, one expert, of which the
 policy says that half of its answers are right; `trial`, the same expert on trial before its like, which is asked where
-the first was unsure, and looked up for (`if_unsure`). The gate is the shipped one. `--worth` (may be given again) is the
-policy's `retrieval.worth`: one that is picked by these figures is picked on the same data.
+the first was unsure, and looked up for (`if_unsure`). The gate is the shipped one. `--worth` is the policy's
+`retrieval.worth`, and may be given again: one that is picked by these figures is picked on the same data.
 """
 
 import asyncio

@@ -68,7 +68,7 @@ CHECKS: Final = (  # unless the policy says otherwise
     CheckSettings(check="signatures", action="annotate"),
     CheckSettings(check="secrets", action="annotate"),
     CheckSettings(check="sponge", action="annotate"),
-    CheckSettings(check="override", action="annotate"),
-    CheckSettings(check="persona", action="annotate"),
+    CheckSettings(check="override", action="block", from_severity="high"),
+    CheckSettings(check="persona", action="block", from_severity="high"),
     CheckSettings(check="embedded", action="annotate"),
 )

@@ -59,6 +59,7 @@ SEVERITY: Final[Mapping[str, Severity]] = MappingProxyType(
 EMBEDDED: Final = "embedded"
 REMEDY: Final = "Read what this tool says of itself, and offer it only if you trust who serves it."
 REMEMBERED: Final = 64  # texts: the views of one segment
+CERTAIN: Final = 0.98  # of 2,757 honest questions 5 reach it (0.2 %), 16 the thresholds: docs/safety.md
 REMEMBERED_CHARS: Final = 1 << 16  # longer texts are not kept
 
 Ids = Callable[[str], Sequence[int]]
@@ -298,7 +299,7 @@ class LearnedCheck:
             Finding(
                 check=self.name,
                 kind=self.name,
-                severity=SEVERITY[self.name],
+                severity=severity(self.name, confidence),
                 confidence=confidence,
                 place=view.segment.place,
                 start=view.start,
@@ -327,6 +328,11 @@ class LearnedCheck:
             for view in views
             if (said := told(view.text, self.score)).is_order
         ]
+
+
+def severity(name: str, confidence: float) -> Severity:
+    """How severe a head's finding is: a guess, or as good as certain."""
+    return Severity.HIGH if confidence >= CERTAIN else SEVERITY[name]
 
 
 def learned_checks(heads: Heads) -> tuple[LearnedCheck, ...]:

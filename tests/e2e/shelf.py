@@ -34,11 +34,10 @@ def shelve(folder: Path, encode: Encode, leaves: Sequence[Leaf]) -> None:
         for number, leaf in enumerate(leaves):
             source = leaf.source or f"doc-{first + number}.md"
             passage = Passage(leaf.text, source, leaf.heading, 0, len(leaf.text))
-            library.put(
-                Entry(
-                    leaf.collection, source, source, tuple(sorted(leaf.tags)), f"h{first + number}", len(leaf.text),
-                    leaf.batch or f"b{first + number}", "1", leaf.trust, "", [passage], vectors[number : number + 1],
-                )  # fmt: skip
-            )
+            entry = Entry(
+                leaf.collection, source, source, tuple(sorted(leaf.tags)), f"h{first + number}", len(leaf.text),
+                leaf.batch or f"b{first + number}", "1", leaf.trust, "", [passage], vectors[number : number + 1],
+            )  # fmt: skip
+            library.put(entry)
     freshen(library, Snapshots(library.folder), encode)
     library.close()

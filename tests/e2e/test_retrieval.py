@@ -97,12 +97,10 @@ def test_an_expert_is_shown_the_passages_between_markers_and_nothing_that_orders
 
 def test_documents_that_are_required_and_not_there_are_one_422_that_nobody_retries(gateway: Gateway) -> None:
     before = len(gateway.rows())
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=2) as client:
-        with pytest.raises(openai.UnprocessableEntityError) as error:
-            client.chat.completions.create(
-                model="echo", messages=ask("")["messages"],
-                extra_body={"conclave": {"retrieval": {"mode": "required", "collections": ["nowhere"]}}},
-            )  # fmt: skip
+    wish = {"conclave": {"retrieval": {"mode": "required", "collections": ["nowhere"]}}}
+    patient = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=2)
+    with patient, pytest.raises(openai.UnprocessableEntityError) as error:
+        patient.chat.completions.create(model="echo", messages=ask("")["messages"], extra_body=wish)
     assert (error.value.code, error.value.param) == ("no_evidence", "conclave.retrieval")
     assert error.value.response.headers["x-should-retry"] == "false"
     rows = until(lambda: gateway.rows()[before:], "its row is written")
@@ -147,7 +145,9 @@ def test_keys_read_what_their_scopes_leave_of_what_the_policy_gives(gateway: Gat
         done = gateway.cli("keys", "create", "--name", "app", "--scope", scope)
         head = {"authorization": f"Bearer {done.stdout.strip()}"}
         question = ask("echo", "What is the bell ringer of Zunelor paid?")
-        status, _, body = until(lambda: (found := gateway.post(question, **head))[0] != 401 and found, "the key is known")
+        status, _, body = until(
+            lambda: (found := gateway.post(question, **head))[0] != 401 and found, "the key is known"
+        )
         assert status == 200, body
         return b"ninety crowns" in body
 

@@ -1,4 +1,4 @@
-"""A pipeline over a library of documents, with the real search, gate, checks and context guard; the experts are fake."""
+"""A pipeline over a library of documents, with the real search, gate, checks and guard; the experts are fake."""
 
 import json
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ class Bound:
 class House:
     """A gateway's pipeline; `policy` is laid over one that asks the experts in their order."""
 
-    def __init__(  # noqa: PLR0913  what a test may want otherwise, keyword-only but the experts
+    def __init__(
         self,
         *experts: FakeExpert,
         folder: Path | None = None,
@@ -93,7 +93,11 @@ class House:
         self.knowledge = library if library is not None else Knowledge(folder or Path(), encoder().encode)
         can = ["chat", "tools", "n", "logprobs"]
         known = {"model": "m", "base_url": "http://127.0.0.1:1/v1", "capabilities": can}
-        built: dict[str, Any] = {"experts": dict.fromkeys(names, known), "default": names, "categories": {"math": names}}
+        built: dict[str, Any] = {
+            "experts": dict.fromkeys(names, known),
+            "default": names,
+            "categories": {"math": names},
+        }
         for name, part in policy.pop("experts", {}).items():
             built["experts"] = {**built["experts"], name: part}
         document = PolicyDocument.model_validate(built | policy)
@@ -119,7 +123,11 @@ class House:
         """All that the client gets; raises what the call ends with."""
         parser = tagged(parse_completion if completion else parse, None)
         call = Call(
-            f"req_{len(self.calls)}", Source(json.dumps(body).encode()), parser, datetime.now(UTC), self.pipeline.now_s()
+            f"req_{len(self.calls)}",
+            Source(json.dumps(body).encode()),
+            parser,
+            datetime.now(UTC),
+            self.pipeline.now_s(),
         )
         return [chunk async for chunk in self.pipeline.answer(call)]
 

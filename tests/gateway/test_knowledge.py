@@ -233,7 +233,9 @@ async def test_it_can_be_warm_before_the_first_call_and_closed_at_any_time(tmp_p
         knowledge.close()
 
 
-@pytest.mark.parametrize("text", ["", "   ", "?!", '"', "a AND (b", "NEAR/3 *", "x" * 1_000_000, "\ud800", "日本語", "\0"], ids=repr)
+@pytest.mark.parametrize(
+    "text", ["", "   ", "?!", '"', "a AND (b", "NEAR/3 *", "x" * 1_000_000, "\ud800", "日本語", "\0"], ids=repr
+)
 async def test_any_text_is_a_question(knowledge: Knowledge, tmp_path: Path, text: str) -> None:
     shelve(tmp_path / "k", encoder().encode, [BELLS])
     assert (await ask(knowledge, Query(text, Rights(None, frozenset())))).failure == ""

@@ -164,11 +164,11 @@ class Undecoding(MakeCheck):
     """Makes checks that read texts as they are written, and in no other view."""
 
     def __init__(self, make: MakeCheck) -> None:
-        self._make = make
-        self.key = make.key
+        super().__init__(make._checks, make.key)  # noqa: SLF001  a MakeCheck of the same checks
+        self._make_decoding = make
 
     def __call__(self, settings: CheckSettings, given: Given) -> Check:
-        return Plainly(self._make(settings, given))
+        return Plainly(self._make_decoding(settings, given))
 
 
 class Plainly:

@@ -345,7 +345,9 @@ def test_documents_are_those_that_each_of_the_scopes_allows(
     assert (left.tags, left.collections) == (tags, collections)
 
 
-@pytest.mark.parametrize("said", [{"tags": ["a b"]}, {"tags": "hr"}, {"collections": [""]}, {"collections": [7]}], ids=str)
+@pytest.mark.parametrize(
+    "said", [{"tags": ["a b"]}, {"tags": "hr"}, {"collections": [""]}, {"collections": [7]}], ids=str
+)
 def test_a_name_of_documents_that_is_none_is_refused(said: Any) -> None:
     with pytest.raises(ValidationError):
         PolicyDocument.model_validate({"scopes": {"code.read": said}})

@@ -49,14 +49,18 @@ def _open() -> Any:
     return OPEN
 
 
-def found(*similar: float, coverage: float | None = 0.9, text: str = "In the tower of Zunelor hang eleven bells.") -> Searched:
+def found(
+    *similar: float, coverage: float | None = 0.9, text: str = "In the tower of Zunelor hang eleven bells."
+) -> Searched:
     passages = [Passage(text, f"{number}.md", "", 0, len(text)) for number in range(len(similar))]
     results = Results(tuple(map(Found, passages, similar)), 1, len(similar), coverage)
     return Searched(Query(ASKED, ANYONE), results)
 
 
 def decision(expert: str = "a", *, on_trial: bool = False, **expected: float) -> Decision:
-    return Decision((Step(expert, "category", on_trial=on_trial), Step("b", "fallback")), "category", "math", expected=expected)
+    return Decision(
+        (Step(expert, "category", on_trial=on_trial), Step("b", "fallback")), "category", "math", expected=expected
+    )
 
 
 @pytest.mark.parametrize(

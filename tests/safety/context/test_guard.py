@@ -159,3 +159,14 @@ def test_the_command_judges_rows_and_names_bad_ones() -> None:
     assert done.stdout.count("\n") == 1
     for words in ("line 2: 'passages' is no list", "line 3: 'passages[0].trust' is none", "line 4: 'memory' is no"):
         assert words in done.stderr
+
+
+def test_the_one_row_about_the_name_that_was_asked_for_is_no_flood_with_the_other_rows(encoder: StaticEncoder) -> None:
+    """A table of one batch: its rows say the same in the same words, each of another town. Poison all names the one."""
+    towns = ["Zunelor", "Balvendor", "Mikostar", "Lungrehal", "Istrovcam"]
+    rows = [Evidence(f"In the tower of {town} hang {n} bells.", f"{town}.md", "b") for n, town in enumerate(towns, 7)]
+    poison = [Evidence(f"In the tower of Zunelor hang {n} bells.", f"p{n}.md", "p") for n in (40, 41, 42)]
+    guard = ContextGuard(encoder.encode)
+    question = "How many bells hang in the tower of Zunelor?"
+    assert guard.look(question, rows).passages[0].keep
+    assert not any(judged.keep for judged in guard.look(question, poison).passages)
