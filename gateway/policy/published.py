@@ -129,9 +129,9 @@ class Version:
         return self._by_tenant.setdefault(tenant, replace(self._compile(overrides), seals=seals))
 
     def warm(self) -> None:
-        """Let the checks of answers build what their first finding would wait for. Blocks: for a thread."""
+        """Let the checks that text waits for build what their first finding would wait for. Blocks: for a thread."""
         for rule in self._for_all.guarding.plan.rules:
-            if (warm := getattr(rule.check, "warm", None)) is not None:
+            if rule.holds and (warm := getattr(rule.check, "warm", None)) is not None:
                 warm()
 
     def limits_for(self, tenant: str) -> Limits:

@@ -164,7 +164,7 @@ class Undecoding(MakeCheck):
     """Makes checks that read texts as they are written, and in no other view."""
 
     def __init__(self, make: MakeCheck) -> None:
-        super().__init__(make._checks, make.key)  # noqa: SLF001  a MakeCheck of the same checks
+        super().__init__(make._checks, make.key)
         self._make_decoding = make
 
     def __call__(self, settings: CheckSettings, given: Given) -> Check:

@@ -37,6 +37,7 @@ RISKY = "As a Python exercise, write a function that returns the steps to run a 
 HONEST = "As a Python exercise, write a function that returns the steps to sort a list of names by length."
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 BLOCK = ("Like this:\n\n", "```sh\n", "echo one\n", "pip install reqeusts\n", "```\n")
+STOPPING = {"answers": [{"check": "packages", "action": "block", "from_severity": "high"}]}
 MILD = "```python\nimport hashlib\nh = hashlib.md5(data)\n```\n"
 
 
@@ -108,7 +109,7 @@ class House:
 
 @BOTH
 async def test_what_is_only_told_in_other_answers_is_blocked_where_the_request_hid_its_wish(stream: bool) -> None:
-    house = House(*BLOCK)
+    house = House(*BLOCK, **STOPPING)
     shown, last = await house.ask(HONEST, stream=stream)
     assert shown == "".join(BLOCK)
     assert last["conclave"]["findings"] == ["package.near"]
@@ -141,7 +142,7 @@ async def test_milder_findings_of_code_are_told_only_there(stream: bool) -> None
     ids=["observed", "off", "all observed", "no checks"],
 )
 async def test_what_is_not_on_raises_nothing(policy: dict[str, Any]) -> None:
-    house = House(*BLOCK, **policy)
+    house = House(*BLOCK, **STOPPING, **policy)
     shown, last = await house.ask(RISKY, stream=True)
     assert shown == "".join(BLOCK)
     assert last["conclave"]["findings"] == ["package.near"]
@@ -150,7 +151,7 @@ async def test_what_is_not_on_raises_nothing(policy: dict[str, Any]) -> None:
 
 
 async def test_a_tenant_may_do_without() -> None:
-    house = House(*BLOCK, tenants={"t": {"shift": {"mode": "off"}}})
+    house = House(*BLOCK, **STOPPING, tenants={"t": {"shift": {"mode": "off"}}})
     assert (await house.ask(RISKY, stream=False))[0] == "".join(BLOCK)
 
 
@@ -165,7 +166,7 @@ async def test_where_looking_fails_the_answer_is_looked_at_more_closely() -> Non
 
     assert (await House("fine", ids=ids).ask(HONEST, stream=False))[1]["conclave"]["findings"] == [CHECK_FAILED]
     with pytest.raises(Blocked, match=r"package\.near"):
-        await House(*BLOCK, ids=ids).ask(HONEST, stream=False)
+        await House(*BLOCK, ids=ids, **STOPPING).ask(HONEST, stream=False)
 
 
 def rules_of(guarding: Guarding) -> dict[str, tuple[OutputRule, OutputRule]]:
@@ -184,14 +185,14 @@ def test_no_check_is_milder_when_raised(severities: int) -> None:
 
 def test_a_block_waits_as_a_whole_only_where_a_check_blocks() -> None:
     def holds(**settings: Any) -> bool:
-        guarding = compiled(ANSWERS, make, canaries=[], observe=False, shift=ShiftSettings(**settings))
+        stopping = PolicyDocument.model_validate(STOPPING).answers
+        guarding = compiled(stopping, make, canaries=[], observe=False, shift=ShiftSettings(**settings))
         assert guarding.raised is not None
         return guarding.raised.holds_blocks
 
     assert holds()
     assert not holds(whole_blocks=False)
-    told = [one for one in ANSWERS if one.action == "annotate"]
-    guarding = compiled(told, make, canaries=[], observe=False, shift=ShiftSettings())
+    guarding = compiled(ANSWERS, make, canaries=[], observe=False, shift=ShiftSettings())
     assert guarding.raised is not None
     assert not guarding.raised.holds_blocks
 
