@@ -19,7 +19,7 @@ from conclave.retrieval.api import Found, Query, Rights
 from conclave.router.api import Decision, LookUp
 from conclave.router.encoder import excerpt
 from conclave.router.gates.cascade import Cascade
-from conclave.router.gates.retrieval import Costs, Gated, Known, Mode, RetrievalGate, saving
+from conclave.router.gates.retrieval import Costs, Gated, Known, Mode, RetrievalGate
 from conclave.safety.api import Action, Finding, Segment
 from conclave.safety.context.conflict import Action as Follows
 from conclave.safety.context.guard import ContextGuard
@@ -36,7 +36,6 @@ FIELD: Final = "conclave.retrieval"
 ORDERS: Final = frozenset({"embedded", "signatures"})  # checks by which a passage that gives orders is known
 KEEPS_AWAY: Final = frozenset({GuardMode.ISOLATE, GuardMode.STRICT})  # modes in which that keeps it away
 FIND: Final = 10  # passages that are judged together, of which the best are shown
-HOPELESS: Final = 0.9  # p_wrong, from which an expert on trial is not heard first: it says more of itself than the text
 FEW_WORDS: Final = 4  # a question this short leans on the one before it
 MODES: Final = tuple(Mode)
 QUOTED_SCORE: Final = 0.02  # the share of questions that an expert answers right which only quotes
@@ -101,12 +100,11 @@ class Seeking:
         share = None if score is None else min(1.0, max(0.0, score))  # a head's forecast may lie beyond
         known = replace(known_of(searched), expert_score=share)
         gated = self.gate.decide(query.text, known, mode=mode, vector=query.vector)
-        if cascade is None or not decision.steps[0].on_trial or mode is not Mode.AUTO:
-            return _look_up(mode, gated, self.gate.costs, now=gated.retrieve, later=gated.retrieve)
-        unsure = replace(known, confidence=cascade.below)
-        later = gated.retrieve or self.gate.decide(query.text, unsure, vector=query.vector).retrieve
-        now = gated.retrieve and gated.p_wrong >= HOPELESS
-        return _look_up(mode, gated, self.gate.costs, now=now, later=later)
+        later = gated.retrieve
+        if cascade is not None and decision.steps[0].on_trial and not later and mode is Mode.AUTO:
+            unsure = replace(known, confidence=cascade.below)
+            later = self.gate.decide(query.text, unsure, mode=mode, vector=query.vector).retrieve
+        return _look_up(mode, gated, later=later)
 
     def believed(self, request: ModelRequest, searched: Searched, tenant: str) -> Evidence:
         """What of it an expert is shown, and what is kept away. Takes milliseconds: the passages are read."""
@@ -192,10 +190,10 @@ def known_of(searched: Searched) -> Known:
     return Known(best=similar[0], margin=margin, coverage=coverage)
 
 
-def _look_up(mode: Mode, gated: Gated, costs: Costs, *, now: bool, later: bool) -> LookUp:
+def _look_up(mode: Mode, gated: Gated, *, later: bool) -> LookUp:
     return LookUp(
         mode,
-        now=now,
+        now=gated.retrieve,
         if_unsure=later,
         reason=gated.reason,
         probability=gated.probability,
@@ -204,7 +202,7 @@ def _look_up(mode: Mode, gated: Gated, costs: Costs, *, now: bool, later: bool) 
         p_harm=gated.p_harm,
         value=gated.value,
         threshold=gated.threshold,
-        saving=saving(asked=1, retrieved=int(now), costs=costs),
+        saving=gated.saving,
     )
 
 
