@@ -23,11 +23,12 @@ from conclave.gateway.evidence import Evidence
 from conclave.gateway.prompt import Prompt
 from conclave.retrieval.api import HEADING_SEPARATOR, Match, Passage
 from conclave.retrieval.excerpt import excerpt
-from conclave.retrieval.store import Store
+from conclave.retrieval.store import Store, terms
 
 FLOOR: Final = 0.55  # of the question's weighted terms; set by the tables in tests/gateway/experts/test_quoting.py
 TITLE_FLOOR: Final = 0.4  # enough where the question names the whole heading ("Is there a Docker image?": Docker)
 NEARLY: Final = 0.9  # of the best passage's fit: then a second and a third are quoted too
+HALF: Final = 0.5  # of the question's words, that a passage which was looked up for it must hold
 PASSAGES: Final = 3
 LONG_CHARS: Final = 100_000  # of all messages: counting their words takes about a millisecond
 NO_PASSAGE: Final = (
@@ -147,7 +148,9 @@ def _drafted_from(evidence: Evidence, question: str, texts: Sequence[str]) -> Dr
         matches = store.matches(question, limit=PASSAGES)
     finally:
         store.close()
-    told = [(numbers[_spot(one.passage)], one) for one in matches if one.fit >= NEARLY * matches[0].fit]
+    asked = len(terms(question))  # by number: among a handful of passages no word is rare
+    near = [one for one in matches if one.fit >= NEARLY * matches[0].fit and one.terms >= HALF * asked]
+    told = [(numbers[_spot(one.passage)], one) for one in near]
     return Draft(_answer(told), sum(len(text.split()) for text in texts))
 
 

@@ -394,3 +394,18 @@ def test_a_stream_of_what_was_looked_up_says_the_same(expert: QuotingExpert) -> 
     assert said(ask(expert, looked_up(BELLS_ASKED, OTHER, TOWER, stream=True))) == said(
         ask(expert, looked_up(BELLS_ASKED, OTHER, TOWER))
     )
+
+
+@pytest.mark.parametrize(
+    ("question", "quoted_"),
+    [("What does the Zorblat 9 cost for resellers?", False), ("How long is the warranty of the Zorblat 9?", True)],
+    ids=["about something else", "answered"],
+)
+def test_what_was_looked_up_is_quoted_only_where_it_holds_half_of_the_question(
+    expert: QuotingExpert, question: str, quoted_: bool
+) -> None:
+    """Where a policy always looks up, the best passages may be about something else."""
+    passage = "The warranty of the Zorblat 9 lasts 27 months from delivery."
+    answer = said(ask(expert, looked_up(question, passage)))
+    assert (passage in answer) is quoted_
+    assert (answer == NO_PASSAGE) is not quoted_
