@@ -4,6 +4,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -383,8 +384,10 @@ def test_passages_without_a_word_of_the_question_are_not_quoted(expert: QuotingE
 
 def test_what_the_checks_cut_out_of_a_passage_is_not_quoted(expert: QuotingExpert) -> None:
     prompt_ = looked_up(BELLS_ASKED, TOWER)
-    [one] = prompt_.evidence.shown if prompt_.evidence else ()
-    evidence = Evidence((Shown(1, one.passage, TOWER.replace("eleven", "[secrets removed]"), one.name),))
+    assert prompt_.evidence is not None
+    [one] = prompt_.evidence.shown
+    shown = Shown(1, one.passage, TOWER.replace("eleven", "[secrets removed]"), one.name)
+    evidence = replace(prompt_.evidence, shown=(shown,))
     answer = said(ask(expert, Prompt(prompt_.body, stream=False, evidence=evidence)))
     assert "eleven" not in answer
     assert "[secrets removed]" in answer
