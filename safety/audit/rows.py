@@ -49,6 +49,7 @@ class ChainCheck:
                         newest = evidence.time
                 else:
                     self._tail(part, line, torn_ok=torn_ok)
+                    break  # a living writer may finish that line meanwhile; what follows is its rest, not a row
         if self.expected > first:
             self._report.rows += self.expected - first
             self._report.parts.append(Part(part.path, self._chain, first, self.expected - 1, self._prev or "", newest))

@@ -1,21 +1,26 @@
 """What verify says of journals that nobody changed: living, killed, shared, pruned, witnessed."""
 
+import io
 import subprocess
 import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from conclave.safety.audit.chain import segments
+from conclave.safety.audit.chain import NO_HASH, segments
+from conclave.safety.audit.findings import Report
 from conclave.safety.audit.keys import SigningKey, read_public
 from conclave.safety.audit.read import rows_of
+from conclave.safety.audit.rows import ChainCheck
 from conclave.safety.audit.verify import verify
-from conclave.safety.audit.witness import Witnessed
+from conclave.safety.audit.witness import NOTHING, Witness, Witnessed
 
 NewRow = Callable[[Any, int], dict[str, Any]]
 
@@ -57,6 +62,38 @@ def test_kill_9_in_the_middle_of_writing_leaves_a_journal_that_verifies(new_fold
     assert report.faults == []
     assert report.rows > 100
     assert any("its process was killed" in note for note in report.notes)
+
+
+class Growing(io.RawIOBase):
+    """A file that is being written: its reader meets the end in the middle of a row, and the rest a moment later."""
+
+    def __init__(self, *reads: bytes) -> None:
+        self._reads = list(reads)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        read = self._reads.pop(0) if self._reads else b""
+        buffer[: len(read)] = read
+        return len(read)
+
+
+def test_a_row_that_was_half_written_when_it_was_read_is_no_fault(new_folder: Any, wall: Any, new_row: NewRow) -> None:
+    journal = new_folder.open(wall)
+    for i in range(2):
+        journal.append(new_row(wall, i))
+    part = segments(new_folder.journal)[journal.chain][0]
+    whole = part.path.read_bytes()
+    half = len(whole) - 40
+    report = Report()
+    reads = io.BufferedReader(Growing(whole[:half], b"", whole[half:]))
+    growing = SimpleNamespace(name=part.path.name, open=lambda _: reads)
+    check = ChainCheck(journal.chain, (0, NO_HASH), {}, Witness(NOTHING), report)
+    check.read(replace(part, path=growing), torn_ok=True)
+    journal.close()
+    assert report.faults == []
+    assert (report.rows, len(report.notes)) == (2, 1)  # the genesis row and one; the next was begun
 
 
 def test_processes_that_share_a_folder_keep_a_chain_each(new_folder: Any) -> None:

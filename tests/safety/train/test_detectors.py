@@ -16,7 +16,7 @@ WORDS = {word: number for number, word in enumerate(SAID.split(" "))}
 
 
 def ids(text: str) -> list[int]:
-    return [WORDS[word] for word in text.split()]
+    return [WORDS[word] for word in text.split() if word in WORDS]
 
 
 EXAMPLES = [
