@@ -28,6 +28,7 @@ ARTIFACT: Final = Path(__file__).parent.parent / "artifacts" / "retrieval_gate.j
 MATCH: Final = ("best", "margin", "coverage")
 WORTH: Final = 5e-5  # a look-up of 1,000 tokens must win a twentieth of a right answer
 BESIDE: Final = 0.25  # of the text's say where the expert itself was heard: it was fitted to one kind of question
+ENOUGH: Final = 0.6  # of the question's words, by rarity: where more of them are covered, an answer is no likelier
 EDGE: Final = 1e-4  # no probability is nearer to 0 or 1: evidence must be able to move it
 CHANGING: Final = 1.5  # log odds of being wrong for a question with time words; set, not fitted: no data has the label
 
@@ -231,8 +232,13 @@ class RetrievalGate:
         factual = _sigmoid(_score(about.factual, numbers) + float(self._factual @ vector))
         if known.best is None:
             return factual * about.prior
-        match = (known.best, known.margin or 0.0, known.coverage if known.coverage is not None else known.best)
-        return factual * _sigmoid(_score(about.match, match))
+        coverage = known.coverage if known.coverage is not None else known.best
+        return factual * _sigmoid(_score(about.match, match_of(known.best, known.margin or 0.0, coverage)))
+
+
+def match_of(best: float, margin: float, coverage: float) -> tuple[float, float, float]:
+    """What the model of a match reads, from what a search found: fitted and asked in the same way."""
+    return best, margin, min(coverage, ENOUGH)
 
 
 def _with_counts(known: Known, question: str, counts: Mapping[str, int]) -> Known:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from conclave.gateway.cli import main
 from conclave.router.encoder import StaticEncoder
 from conclave.router.gates.questions import NUMBERS, numbers_of
-from conclave.router.gates.retrieval import ARTIFACT, Costs, Known, Mode, RetrievalGate, break_even, saving
+from conclave.router.gates.retrieval import ARTIFACT, ENOUGH, Costs, Known, Mode, RetrievalGate, break_even, saving
 
 QUESTION = "Who designed the old lighthouse of Baldor?"
 FOUND = Known(best=0.85, margin=0.2, coverage=1.0, expert_score=0.5)
@@ -74,6 +74,13 @@ def test_it_looks_up_where_the_value_exceeds_what_it_costs(gate: RetrievalGate) 
 )
 def test_each_kind_of_evidence_moves_the_probability(gate: RetrievalGate, less: Known, more: Known) -> None:
     assert gate.decide(QUESTION, less).probability < gate.decide(QUESTION, more).probability
+
+
+def test_coverage_counts_until_there_is_enough_of_it(gate: RetrievalGate) -> None:
+    """A passage that repeats the whole question answers it no more often than one that holds most of it."""
+    shares = (0.0, 0.2, 0.4, ENOUGH, 0.8, 1.0)
+    fixes = [gate.decide(QUESTION, Known(best=0.6, margin=0.05, coverage=share)).p_fix for share in shares]
+    assert fixes[0] < fixes[1] < fixes[2] < fixes[3] == fixes[4] == fixes[5]
 
 
 def test_suspected_poison_raises_the_harm_and_stops_the_look_up(gate: RetrievalGate) -> None:
