@@ -30,6 +30,7 @@ from conclave.gateway.telemetry import names
 from conclave.gateway.telemetry.live import Live, Values
 from conclave.gateway.telemetry.native import Tracers, native
 
+NOT_FOUND: Final = 404
 METHOD_NOT_ALLOWED: Final = 405
 CALLS: Final[Mapping[str, tuple[Parse, Render | None]]] = {  # each dialect's path, and how it is read and written
     "/v1/chat/completions": (chat.parse, None),
@@ -209,10 +210,20 @@ async def _not_served(request: Request, error: Exception) -> JSONResponse:
     """Unknown paths and wrong methods, in the same envelope."""
     assert isinstance(error, HTTPException)  # noqa: S101  as registered
     code = "method_not_allowed" if error.status_code == METHOD_NOT_ALLOWED else "not_found"
-    words = Refused(f"{request.method} {request.url.path[:100]}: {error.detail}", code=code)
+    where = _elsewhere(request.url.path.rstrip("/")) if error.status_code == NOT_FOUND else ""
+    words = Refused(f"{request.method} {request.url.path[:100]}: {error.detail}{where}", code=code)
     answer = _enveloped(request, words, error.status_code)
     answer.headers.update(error.headers or {})
     return answer
+
+
+def _elsewhere(path: str) -> str:
+    """What to ask in place of a path that is not here: most often a client's base_url lacks its `/v1`."""
+    if path == "/metrics":
+        return "; metrics are on the admin port (server.admin_port)"
+    if f"/v1{path}" in {*CALLS, "/v1/models", "/v1/feedback"}:
+        return f"; it is at /v1{path}: a client's base_url ends with /v1"
+    return "; /openapi.json lists what is served"
 
 
 async def _broke(request: Request, _: Exception) -> JSONResponse:

@@ -5,8 +5,8 @@ that made it, but for `Attempt`, which the upstream keeps up to date, and `Reply
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, TypeAlias
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, TypeA
 import msgspec
 
 from conclave.gateway.errors import Blocked, ConclaveError, DeadlineExceeded, ExpertFailed, NoEvidence, Refused
-from conclave.gateway.evidence import NOT_SEARCHED, Evidence, Searched
+from conclave.gateway.evidence import MEMORY, MISLED, NO_EVIDENCE, NOT_SEARCHED, UNUSED, Aside, Evidence, Searched
 from conclave.gateway.trace import NO_HEADERS, Trace
-from conclave.router.api import Decision, LookUp, Outcome, Step
-from conclave.safety.api import Action, Segment
+from conclave.gateway.usage import Usage
+from conclave.router.api import CLOSED_BOOK, Decision, LookUp, Outcome, Step
+from conclave.safety.api import DATA, Action, Segment
 from conclave.safety.vault import Restorer, Vault
 from conclave.safety.verdict import NOTHING, Verdict, joined
 
@@ -39,7 +40,6 @@ Operation: TypeAlias = Literal["chat", "completions", "embeddings", "moderations
 JSON: Final = msgspec.json.Decoder()
 UNREAD: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 LARGE_BYTES: Final = 256 * 1024  # of vectors: 3 ms to read them
-MOST_TOKENS: Final = 2**53
 
 
 class Chunk:
@@ -91,57 +91,6 @@ def embedded(data: bytes) -> Chunk:
 
 SILENCE: Final = Chunk(b": keep-alive")  # the upstream is alive but has nothing yet; never part of an answer
 END: Final = Chunk(b"[DONE]")  # after the record is written
-
-
-@dataclass(slots=True)
-class Usage:
-    """Tokens as the expert counted them; None where it did not say, `estimated` where the gateway guessed."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    estimated: bool = False
-
-    @classmethod
-    def of(cls, usage: object) -> "Usage":
-        """From the `usage` object of chat.completions; anything that is not a count is None."""
-        if not isinstance(usage, dict):
-            return cls()
-        return cls(
-            prompt_tokens=_count(usage.get("prompt_tokens")),
-            completion_tokens=_count(usage.get("completion_tokens")),
-            cached_tokens=_count(_inner(usage, "prompt_tokens_details").get("cached_tokens")),
-            reasoning_tokens=_count(_inner(usage, "completion_tokens_details").get("reasoning_tokens")),
-        )
-
-    @classmethod
-    def total(cls, usages: "Sequence[Usage]") -> "Usage":
-        """Of all attempts of a call; None where none of them said."""
-        if len(usages) == 1:
-            return usages[0]
-        return cls(
-            prompt_tokens=_sum(usage.prompt_tokens for usage in usages),
-            completion_tokens=_sum(usage.completion_tokens for usage in usages),
-            cached_tokens=_sum(usage.cached_tokens for usage in usages),
-            reasoning_tokens=_sum(usage.reasoning_tokens for usage in usages),
-            estimated=any(usage.estimated for usage in usages),
-        )
-
-
-def _sum(counts: Iterable[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if known else None
-
-
-def _inner(usage: dict[str, Any], key: str) -> dict[str, Any]:
-    inner = usage.get(key)
-    return inner if isinstance(inner, dict) else {}
-
-
-def _count(value: object) -> int | None:
-    """A count that every database can hold; an upstream may say anything."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS else None
 
 
 @dataclass(slots=True)
@@ -243,6 +192,7 @@ class Call:
     rules: "Rules | None" = None
     sealed: "Sealed | None" = None  # who signed it, where the tenant's calls are signed
     request: ModelRequest | None = None
+    clean: ModelRequest | None = None  # without data in which something was found, where somebody is asked without
     segments: tuple[Segment, ...] = ()
     seen: "tuple[Seen, ...]" = ()  # images and files, and what was done with them
     verdict: Verdict = NOTHING
@@ -259,6 +209,7 @@ class Call:
     reply: "Reply | None" = None
     experts: "Pool | None" = None
     stages: dict[str, float] = field(default_factory=dict)
+    spans: dict[str, tuple[float, float]] = field(default_factory=dict)  # of what lies inside a stage, or beside them
     attempts: list[Attempt] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     ended_s: float | None = None
@@ -287,8 +238,10 @@ class Call:
 
     @property
     def escalated(self) -> bool | None:
-        """Whether a second expert was asked because the first was unsure; None where none was on trial."""
-        if self.decision is None or not self.outcomes or not any(step.on_trial for step in self.decision.steps):
+        """Whether a second expert was asked because the first was unsure; None where none was on trial before one."""
+        if self.decision is None or not self.outcomes or self.decision.closed_book is not None:
+            return None
+        if not any(step.on_trial for step in self.decision.steps):
             return None
         return any(outcome.unsure for outcome in self.outcomes)
 
@@ -300,6 +253,10 @@ class Call:
     def passed(self, stage: str, now_s: float) -> None:
         """Note when a stage was left; it began when the one before it was left, the first when the call was opened."""
         self.stages[stage] = now_s
+
+    def took(self, part: str, began_s: float, ended_s: float) -> None:
+        """Note when a part that is no stage of its own began and ended."""
+        self.spans[part] = began_s, ended_s
 
     @property
     def inside_chars(self) -> int:
@@ -340,6 +297,18 @@ class Call:
         if said.action is Action.BLOCK:
             words = f"a tool's description is not the one that was pinned; the incident is {self.id}"
             raise Blocked(words, param=said.acted[0].place, code="tool_description_changed")
+
+    def sent(self, step: Step) -> ModelRequest:
+        """The request as the step's expert is to be asked it."""
+        assert self.request is not None  # noqa: S101  for mypy: it was read
+        return self.clean if self.clean is not None and step.reason == CLOSED_BOOK else self.request
+
+    @property
+    def flagged(self) -> frozenset[str]:
+        """The places of data in the request in which something was found that policy acts on."""
+        if not (found := {one.place for one in self.verdict.acted}):  # of nearly all calls
+            return frozenset()
+        return frozenset(one.place for one in self.segments if one.origin in DATA and one.place in found)
 
     @property
     def at_hand(self) -> tuple[Segment, ...]:
@@ -392,12 +361,30 @@ class Call:
         self.attempts[-1].chunks = self.reply.chunks
         self.outcomes.append(outcome if error is None else failed(error))
         self.risk = risk or self.risk
+        if self.step is not None and self.step.on_trial and not self.step.look_up and self.answered:
+            self._take_back(MEMORY)
 
     def keep(self) -> None:
-        """Nobody did better than the answer on trial, although it was unsure: it is the one to show."""
+        """Nobody did better than the answer on trial, although it was put aside: it is the one to show."""
         assert self.reply is not None  # noqa: S101  for mypy: it has the answer
+        assert self.decision is not None  # noqa: S101  as this
         self.reply.recall()
         self.outcomes.append(ACCEPTED)
+        if not self.decision.steps[0].look_up:
+            self._take_back(MISLED if self.step is not None and self.step.reason == "reask" else UNUSED)
+
+    def _take_back(self, reason: str) -> None:
+        """The answer that is shown was given without documents."""
+        if self.evidence is not None and self.evidence.shown:
+            self.rely(replace(self.evidence.taken_back(reason), required=False))
+
+    @property
+    def aside(self) -> Aside | None:
+        """What the expert said without documents, once one that was shown them is to be held against it."""
+        heard = self.reply.aside if self.reply is not None else None
+        if heard is None or self.searched.query is None:
+            return None
+        return Aside(self.searched.query.text, heard, self.outcomes[0], self.evidence or NO_EVIDENCE)
 
     def end(self, now_s: float, error: BaseException | None = None) -> None:
         """Note when the call ended and what ended it; None if it was answered."""

@@ -1,5 +1,6 @@
 """The command `conclave`: it knows its commands by name and one line each, and imports a room's only to run it."""
 
+import difflib
 import importlib
 import logging
 import os
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from conclave.gateway.policy.tools import ToolGate
     from conclave.gateway.serve import Bound
     from conclave.gateway.settings import ServerSettings, Settings
+    from conclave.safety.audit.keys import SigningKey
     from conclave.safety.audit.witness import Witnessed
 
 COMMANDS: Final = {  # name: (where it is, its line in --help)
@@ -29,7 +32,7 @@ COMMANDS: Final = {  # name: (where it is, its line in --help)
     "audit": ("conclave.safety.audit.cli:audit", "Verify, read, export and prune the record of every call."),
     "knowledge": ("conclave.retrieval.cli:knowledge", "Add documents to look answers up in; search and forget them."),
     "retrieval": ("conclave.gateway.policy.gate_cli:retrieval", "Measure how documents are found, and when it pays."),
-    "safety": ("conclave.safety.cli:safety", "Scan texts with the learned detectors; hold them to their metrics."),
+    "safety": ("conclave.safety.cli:safety", "Try the checks on files: texts, answers, tool calls, passages."),
     "router": ("conclave.gateway.policy.life_cli:router", "Train, measure and use the router; try a policy."),
     "moe": ("conclave.moe.cli:moe", "Serve a mixture-of-experts model as a local expert."),
     "migrate": ("conclave.gateway.cli:migrate", "Bring the state database up to date."),
@@ -61,6 +64,10 @@ class LazyGroup(click.Group):
             _hand_to_safety(ctx)
         if args[0] in {"knowledge", "retrieval"}:
             _hand_to_knowledge(ctx)
+        if not args[0].startswith("-") and args[0] not in COMMANDS:
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            guess = f" Did you mean {close[0]!r}?" if close else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{guess}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's signature
@@ -68,7 +75,14 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
 
 
+def _print_version(context: click.Context, _: click.Parameter, value: object) -> None:
+    if value:
+        click.echo(_version())
+        context.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print it.")
 def main() -> None:
     """Conclave: one OpenAI-compatible door to many experts."""
 
@@ -208,19 +222,46 @@ def _hand_to_audit(context: click.Context, args: list[str]) -> None:
 
 
 def _hand_to_safety(context: click.Context) -> None:
-    """What turns a text into tokens for the commands of `conclave safety`: the router's encoder is not their room's."""
+    """What makes tokens of a text for `conclave safety`, and reads policies: whose these are is not for that room."""
     from conclave.safety.cli import IDS  # noqa: PLC0415  commands load what they need
     from conclave.safety.context_cli import ENCODE  # noqa: PLC0415
+    from conclave.safety.toolcalls.cli import GATES  # noqa: PLC0415
 
     context.meta[IDS] = _token_ids
     context.meta[ENCODE] = _encode
+    context.meta[GATES] = _tool_gate
 
 
 def _hand_to_knowledge(context: click.Context) -> None:
-    """What turns a text into a vector for the commands of `conclave knowledge` and `retrieval`, for the same reason."""
-    from conclave.retrieval.cli import ENCODER  # noqa: PLC0415  commands load what they need
+    """What turns a text into a vector for `conclave knowledge` and `retrieval`, for the same reason, and what signs."""
+    from conclave.retrieval.cli import CHECKER, ENCODER, SIGNER  # noqa: PLC0415  commands load what they need
 
     context.meta[ENCODER] = _encode
+    context.meta[SIGNER] = _signer
+    context.meta[CHECKER] = _checker
+
+
+def _signer(state_dir: Path) -> "SigningKey":
+    """The key of the audit record, made if there is none: it signs receipts of what was forgotten, too."""
+    from conclave.safety.audit.keys import KEY_FILE, SigningKey  # noqa: PLC0415  commands load what they need
+
+    return SigningKey.open(state_dir / KEY_FILE)
+
+
+def _checker(state_dir: Path, pem: str | None) -> "Callable[[bytes, str, str], bool]":
+    """Whether a message bears the signature of one of these public keys, else of the state folder's own."""
+    from conclave.safety.audit.keys import KEY_FILE, SigningKey, is_signed, read_public  # noqa: PLC0415
+
+    if pem is None and not (state_dir / KEY_FILE).exists():
+        raise ValueError(f"there is no key in {state_dir / KEY_FILE}; give the gateway's --public-key FILE")
+    trusted = read_public(pem) if pem is not None else {SigningKey.open(state_dir / KEY_FILE).public}
+    return lambda message, signature, by: is_signed(message, signature, by=by, trusted=trusted)
+
+
+def _tool_gate(file: Path, tenant: str | None) -> "ToolGate":
+    from conclave.gateway.policy.tools_cli import gate_in  # noqa: PLC0415  commands load what they need
+
+    return gate_in(file, tenant)
 
 
 def _token_ids() -> "Callable[[str], list[int]]":

@@ -9,6 +9,7 @@
     │   ├── Blocked                403  a defence of the policy found something in the request or the answer
     │   │   └── ConfirmationRequired  403  a tool call, or the request, waits for a person; the error has a token
     │   ├── NoEvidence             422  policy wants documents for the answer, and there are none to be relied on
+    │   ├── Abstained              422  the expert does not know, no document helps, and policy wants no guess
     │   ├── UnknownModel           404
     │   ├── UnknownCall            404  there is no such call, or it is somebody else's
     │   ├── RequestTimeout         408  the body did not arrive in time
@@ -101,6 +102,11 @@ class ConfirmationRequired(Blocked):
 class NoEvidence(Refused):
     status = 422
     code = "no_evidence"
+
+
+class Abstained(Refused):
+    status = 422
+    code = "abstained"
 
 
 class UnknownModel(Refused):

@@ -5,10 +5,12 @@ Values; gateway/policy/seeking.py makes them, gateway/prompt.py writes what is s
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from conclave.retrieval.api import Found, Passage, Query, Results
+from conclave.router.api import Outcome
+from conclave.router.gates.cascade import Heard
 from conclave.safety.api import Origin, Segment
 from conclave.safety.boundary.normalise import fold
 from conclave.safety.verdict import NOTHING, Verdict
@@ -17,6 +19,9 @@ MOST_TOLD: Final = 16  # passages that were kept away, in an answer and in the r
 PASSAGE_CHARS: Final = 20_000  # of one: a library cuts them at a tenth of it
 FOLDED_CHARS: Final = 400_000  # NFKC makes at most 18 characters of one
 LONGEST: Final = 24  # characters between brackets that can be numbers
+MEMORY: Final = "memory"  # why passages are taken back: an expert that knows speaks against them,
+MISLED: Final = "misled"  # or was led astray by them,
+UNUSED: Final = "unused"  # or gave no better answer from them
 NAME_OF: Final = ".heading"  # how the place of what stands above a passage ends
 
 
@@ -31,6 +36,11 @@ class Searched:
     results: Results | None = None
     failure: str = ""
     took_ms: float | None = None
+
+    @property
+    def made(self) -> bool:
+        """Whether there was something to search."""
+        return self.results is not None or bool(self.failure)
 
     @property
     def found(self) -> Sequence[Found]:
@@ -118,8 +128,23 @@ class Evidence:
             ]
         return said | {"conflict": self.conflict, "follows": self.follows} if self.conflict != "none" else said
 
+    def taken_back(self, reason: str) -> "Evidence":
+        """The same, where the answer that is shown was given without it."""
+        away = tuple(KeptAway(one.passage, (reason,)) for one in self.shown)
+        return replace(self, shown=(), kept_away=(*self.kept_away, *away), block="", note="")
+
 
 NO_EVIDENCE: Final = Evidence()
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """An expert's answer without documents, once it was put aside to be held against one with them."""
+
+    question: str
+    heard: Heard
+    outcome: Outcome
+    evidence: Evidence
 
 
 @dataclass(slots=True)

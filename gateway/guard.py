@@ -2,7 +2,8 @@
 
 Decides what of an upstream's chunk may be shown now. Every string of a choice that is text is guarded, whatever the
 field is called; a chunk in which nothing was held or changed goes on as it came. The arguments of a tool call are
-judged as the strings in their JSON, once they are whole. Never asks anybody, and never knows what a check looks for.
+judged as the strings in their JSON, once they are whole. The probabilities of tokens go with their text, and are left
+out where nobody can say which text that is. Never asks anybody, and never knows what a check looks for.
 """
 
 import sys
@@ -16,6 +17,7 @@ import msgspec
 from conclave.gateway.arguments import Arguments
 from conclave.gateway.call import Chunk
 from conclave.gateway.errors import Blocked
+from conclave.gateway.probabilities import COLUMNS, Entry, Tokens, entries_of, put_in
 from conclave.safety.api import Action, Finding, Severity
 from conclave.safety.output.api import Authorise, Restorer, Ruling, ToolCall
 from conclave.safety.output.judging import Judging
@@ -97,16 +99,30 @@ class Guarding:
 class Text:
     """One text of an answer: through its channel, and then through the restorer."""
 
-    __slots__ = ("_channel", "_restorer", "let_go", "path")
+    __slots__ = ("_channel", "_restorer", "let_go", "path", "tokens")
 
     def __init__(self, path: Path, channel: Channel, restorer: Restorer | None) -> None:
         self.path = path
         self._channel = channel
         self._restorer = restorer
         self.let_go: list[str] = []  # before values were put back; empty where none are
+        self.tokens: Tokens | None = None  # once probabilities came with it
 
     def feed(self, piece: str) -> str:
         return self._restored(self._channel.feed(piece))
+
+    def keep(self, name: str, entries: Sequence[Entry], piece: str) -> None:
+        """The probabilities of the piece that is fed next; `name` is that of their list."""
+        if self.tokens is None:
+            self.tokens = Tokens(name)
+            self._channel.tell_removed()
+        self.tokens.add(entries, piece, self._channel.end)
+
+    def told(self, *, whole: bool) -> list[Entry]:
+        """The probabilities that may go now."""
+        if self.tokens is None or self._channel.removed is None:
+            return []
+        return self.tokens.told(self._channel.out, self._channel.removed, whole=whole)
 
     def finish(self) -> str:
         rest = self._restored(self._channel.finish())
@@ -114,6 +130,8 @@ class Text:
 
     def drop(self) -> None:
         self._channel.drop()
+        if self.tokens is not None:
+            self.tokens.drop()
 
     def close(self) -> None:
         self._channel.finish()
@@ -155,11 +173,15 @@ class Guard:
         self._restorer = restorer
         self._judging = Judging(plan.rules, now_s=now_s)
         self._waits = plan.holds or authorise is not None or restorer is not None
+        self._tells = plan.holds and restorer is None  # the tokens of a text with other values in it are not its own
+        self._entries: dict[Path, tuple[str, list[Entry]]] = {}  # of the choice that is looked at, by their text
+        self._told: dict[str, list[Entry]] = {}  # those of it that may go, by the name of their list
         self._texts: dict[Path, Text | Arguments] = {}
         self._confirm = confirm
         self._said: list[Finding] = []  # of `authorise`
         self._obeyed: list[Finding] = []  # those of them that policy acts on
-        self._action = Action.ALLOW
+        self._action = Action.ALLOW  # of the calls,
+        self._would = Action.ALLOW  # and if nothing were only observed
         self._like: dict[str, Any] = {}  # the last event
         self._busy = False
 
@@ -171,6 +193,7 @@ class Guard:
             found.findings + tuple(self._said),
             found.acted + tuple(self._obeyed),
             found.ran,
+            would=max(found.would, self._would),
         )
 
     def feed(self, chunk: Chunk) -> Sequence[Chunk]:
@@ -206,7 +229,8 @@ class Guard:
 
     def reset(self) -> None:
         """Another expert begins from nothing."""
-        self._texts, self._said, self._obeyed, self._action = {}, [], [], Action.ALLOW
+        self._texts, self._said, self._obeyed = {}, [], []
+        self._action = self._would = Action.ALLOW
         self._judging.clear()
 
     def drop(self) -> None:
@@ -229,16 +253,26 @@ class Guard:
         index = choice["index"] if isinstance(choice.get("index"), int) else 0
         whole = not self._stream or bool(choice.get("finish_reason"))
         changed = choice
+        odds = choice.get("logprobs")
+        placed = entries_of(choice, NO_TEXT) if self._tells and odds else None
+        self._entries = {(index, *path): of for path, of in placed.items()} if placed is not None else {}
+        self._told = {}
         for name in IN_CHOICE:
             if value := choice.get(name):
                 said = self._guarded(value, (index, name), whole=whole)
                 if said is not value:
                     changed = {**changed, name: said}
-                    if choice.get("logprobs"):
-                        changed["logprobs"] = None  # they would say what was held or changed
+        for path, (name, entries) in self._entries.items():  # without a piece of text
+            self._text_at(path).keep(name, entries, "")
+        told, self._told = self._told, {}
         if whole and (rest := self._rest(index)) is not None:
             rests.append(rest)
-        return changed
+        if told or placed:
+            new = put_in(odds, told)
+            return changed if new == odds else {**changed, "logprobs": new}
+        if placed is not None:  # there are none
+            return changed
+        return {**changed, "logprobs": None} if odds and changed is not choice else changed  # they would say the rest
 
     def _guarded(self, value: Any, path: Path, *, whole: bool) -> Any:
         """A value with every text in it guarded; the same object if nothing changed."""
@@ -287,16 +321,30 @@ class Guard:
         return called if said == piece else {**called, field: said}
 
     def _text(self, piece: str, path: Path, *, whole: bool) -> str:
-        text = self._texts.get(path)
-        if not isinstance(text, Text):
-            restorer = self._restorer() if self._restorer is not None else None
-            text = self._texts[path] = Text(path, Channel(self._plan, self._judging, place_of(path)), restorer)
+        text = self._text_at(path)
+        if path in self._entries:
+            text.keep(*self._entries.pop(path), piece)
+        elif text.tokens is not None:
+            text.keep(text.tokens.name, (), piece)
         said = text.feed(piece)
         if whole:
             said += text.finish()
             del self._texts[path]
         self._check(text.blocked)
+        self._tell(text, self._told, whole=whole)
         return piece if said == piece else said
+
+    def _text_at(self, path: Path) -> Text:
+        text = self._texts.get(path)
+        if not isinstance(text, Text):
+            restorer = self._restorer() if self._restorer is not None else None
+            text = self._texts[path] = Text(path, Channel(self._plan, self._judging, place_of(path)), restorer)
+        return text
+
+    @staticmethod
+    def _tell(text: Text | Arguments, told: dict[str, list[Entry]], *, whole: bool) -> None:
+        if isinstance(text, Text) and text.tokens is not None and (entries := text.told(whole=whole)):
+            told.setdefault(text.tokens.name, []).extend(entries)
 
     def _finished(self, text: Text | Arguments) -> str:
         """The rest of a text that is whole; a tool call is authorised here, once."""
@@ -323,6 +371,7 @@ class Guard:
         self._said += ruling.findings
         self._obeyed += ruling.acted
         self._action = max(self._action, ruling.action)
+        self._would = max(self._would, ruling.would)
         if ruling.action is Action.CONFIRM and self._confirm is not None:
             raise self._confirm(call, ruling, place, said)
         if ruling.action >= Action.CONFIRM:
@@ -331,9 +380,15 @@ class Guard:
     def _rest(self, index: str | int) -> dict[str, Any] | None:
         """A choice with what was held of its texts; they are whole."""
         rest: dict[str, Any] = {}
+        told: dict[str, list[Entry]] = {}
         for path in [path for path in self._texts if path[0] == index]:
-            if said := self._finished(self._texts.pop(path)):
+            text = self._texts.pop(path)
+            if said := self._finished(text):
                 _put(rest, path[1:], said)
+            self._tell(text, told, whole=True)
+        if told:
+            rest = rest or ({"text": ""} if COLUMNS in told else {"delta": {}})
+            rest["logprobs"] = put_in(None, told)
         return {"index": index, **rest, "finish_reason": None} if rest else None
 
     def _event(self, choices: list[dict[str, Any]]) -> Chunk:

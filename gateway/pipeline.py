@@ -17,12 +17,15 @@ from conclave.gateway.access.envelope import Unseal
 from conclave.gateway.access.standing import Vetting
 from conclave.gateway.call import END, Call, Chunk
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
+from conclave.gateway.evidence import Evidence
 from conclave.gateway.knowledge import NO_KNOWLEDGE, Library
 from conclave.gateway.policy.confirming import confirmed_of, new_confirmations, settled
 from conclave.gateway.policy.published import Published
 from conclave.gateway.policy.remembered import Conversations
+from conclave.gateway.policy.rules import Rules
 from conclave.gateway.policy.workshop import Workshop
 from conclave.gateway.reply import Reply
+from conclave.safety.context.conflict import Memory
 from conclave.safety.toolcalls.confirm import Confirmations
 from conclave.safety.toolcalls.pins import Pins
 
@@ -62,14 +65,13 @@ class Pipeline:
                     call.keep()
                     continue
                 if step.look_up and call.evidence is None:  # (6) what was found re-enters at (2), as `retrieved`
-                    known = call.request, call.segments, call.searched, call.grant.tenant
-                    call.rely(await asyncio.to_thread(call.rules.believe, *known, self.digest_key))
+                    call.rely(await self._believed(call, call.rules))
                 prompt = call.rules.compose(
-                    call.request,
+                    call.sent(step),
                     step,
                     so_far=call.reply.so_far,
                     headers=call.onward,
-                    masks=call.grant.scope.masks,
+                    scope=call.grant.scope,
                     evidence=call.evidence,
                 )
                 call.reply.begin(prefilled=prompt.prefilled, on_trial=step.on_trial, added=prompt.added)
@@ -88,7 +90,10 @@ class Pipeline:
                 except (ExpertFailed, DeadlineExceeded) as error:
                     call.tried(error)
                     continue
-                outcome = call.rules.judge(step, call.reply.heard)  # a trial may be unsure
+                outcome = call.rules.judge(call.decision, step, call.reply.heard, call.aside)  # a trial may be unsure
+                if (memory := call.rules.memory(call.decision, outcome, call.reply.heard)) is not None:
+                    call.rely(evidence := await self._believed(call, call.rules, memory))  # (6), against what it said
+                    outcome = call.rules.held_against(call.decision, outcome, evidence)
                 call.tried(outcome=outcome, risk=call.rules.risk(outcome, call.reply.heard))
             last = call.reply.finish(call.explain())
             self.conversations.note(call.thread, step.expert, call.reply.call_ids)
@@ -102,6 +107,14 @@ class Pipeline:
             self.record(call)  # (9)
             self.vetting.note(call.stood, call.verdict, call.segments, answered=call.error is None)
         yield END  # [DONE] leaves after the row is written
+
+    async def _believed(self, call: Call, rules: Rules, memory: Memory | None = None) -> Evidence:
+        """(6) What of what was found an expert is shown; `memory` is what it said without."""
+        assert call.request and call.grant  # noqa: S101, PT018  set by _prepare
+        began_s, found = self.now_s(), (call.segments, call.searched, call.grant.tenant)
+        evidence = await asyncio.to_thread(rules.believe, call.request, *found, key=self.digest_key, memory=memory)
+        call.took("context", began_s, self.now_s())
+        return evidence
 
     async def _prepare(self, call: Call) -> None:
         call.grant = await self.access.admit(call.source.head)  # (1) before a byte of the body is read
@@ -120,7 +133,7 @@ class Pipeline:
         call.passed("boundary", self.now_s())
         call.stood = self.vetting.look(call.grant, call.request, call.segments, rules.postures)
         call.grant, screen = rules.postures.hold(call.stood, call.grant, call.request)  # less, where trust is low
-        size = SCREENING * (len(body) + call.inside_chars)
+        size = SCREENING * (len(body) + call.inside_chars) + screen.slow * IN_TURN_BYTES
         sent = call.request
         confirmed = confirmed_of(sent, call.segments, call.grant, self.confirmations)
         screened = await _apart(size, screen, sent, call.segments, call.grant.tenant)
@@ -132,10 +145,12 @@ class Pipeline:
         threads = self.classifying if rules.classifies(call.request) else None
         about = (call.request, call.segments, call.grant.scope, call.thread)
         call.asked = await _in_time(threads, call.grant.deadline_s - self.now_s(), rules.asked, *about)
-        query = rules.query(call.request, call.segments, call.grant.scope)
+        query, began_s = rules.query(call.request, call.segments, call.grant.scope), self.now_s()
         call.searched = await self.knowledge.search(query, timeout_s=rules.search_s)
-        call.asked = rules.weighed(call.asked, call.request, call.searched)
+        call.took("search", began_s, self.now_s())
+        call.asked = rules.weighed(call.asked, call.request, call.searched, call.flagged)
         call.decision = rules.choose(call.asked)
+        call.clean = rules.clean(call.request, call.segments, self.digest_key, call.flagged)
         call.request = await _apart(len(body), rules.fence, call.request, call.segments, self.digest_key)
         call.passed("route", self.now_s())
         call.guard = rules.guard(

@@ -36,6 +36,7 @@ FOLLOWS: Final[Mapping[str, str]] = {"both": DISAGREE, "flag": UNLIKELY, "memory
 INSTRUCTIONS: Final = frozenset({"system", "developer"})  # whose messages are the application's own
 COMPLETIONS_ONLY: Final = frozenset({"prompt", "suffix", "echo", "best_of", "logprobs"})
 CHARS_PER_TOKEN: Final = 4  # of English text: what is left of the client's own limit, roughly
+LEFT_OUT: Final = "[left out]"
 GO_ON: Final = (
     "The connection broke while you were answering, and your last message is all that arrived. Continue it from its"
     " very last character, in the same language and format. Begin with a space or line break if one belongs there."
@@ -69,20 +70,19 @@ def compose(  # noqa: PLR0913  each a separate fact of the step, all keyword-onl
     as_chat: bool = False,
     beside: Mapping[str, Any] = NOTHING,
     headers: Mapping[str, str] = NO_HEADERS,
-    expert_mask: Sequence[int] | None = None,
+    inner: Mapping[str, Any] = NOTHING,
     evidence: Evidence | None = None,
 ) -> Prompt:
     """The prompt of a request; unknown fields go on to the expert.
 
     `so_far` is the beginning of an answer that the expert has to continue: as its own last words if it `prefills`
     (vLLM, SGLang), else because it is asked to. `as_chat` asks for a text completion as a chat with one message.
-    `beside` are fields that the gateway puts in for itself. `expert_mask` are the only inner experts that a local
-    mixture-of-experts model may use: it alone is told so, and the client cannot say otherwise. `evidence` goes before
-    the user's last words.
+    `beside` are fields that the gateway puts in for itself. `inner` is how a local mixture-of-experts model has to
+    work: it alone is told so. `evidence` goes before the user's last words.
     """
     body = {key: value for key, value in request.body.items() if key not in OURS}
-    if expert_mask is not None:
-        body["conclave"] = {"moe": {"experts": list(expert_mask)}}
+    if inner:
+        body["conclave"] = {"moe": inner}
     if as_chat:
         body = _one_message(body)
     if evidence is not None and evidence.block:
@@ -168,6 +168,14 @@ def fenced(
     if quoted:
         messages = _with_note(messages, fences.note, but_in={int(at[1]) for at in texts if not at[2]})
     return replace(request, body={**request.body, "messages": messages})
+
+
+def without(request: ModelRequest, places: Collection[str]) -> ModelRequest:
+    """The request with a mark in place of the texts that stand there."""
+    texts = {at: LEFT_OUT for at in map(PLACE.fullmatch, places) if at is not None}
+    if not texts:
+        return request
+    return replace(request, body={**request.body, "messages": _with_texts(request.body["messages"], texts)})
 
 
 def _with_texts(before: Sequence[Any], texts: Mapping[re.Match[str], str]) -> list[Any]:

@@ -15,14 +15,15 @@ import structlog
 
 from conclave.gateway.access.standing import Stood
 from conclave.gateway.access.tags import tags_of
-from conclave.gateway.call import Attempt, Call, Head, Usage
+from conclave.gateway.call import Attempt, Call, Head
 from conclave.gateway.errors import ConclaveError, Unauthenticated, Unavailable
 from conclave.gateway.policy.arms import conversation_of
 from conclave.gateway.policy.reading import Seen
 from conclave.gateway.policy.recorded import as_row
 from conclave.gateway.reply import Reply
-from conclave.gateway.telemetry.names import LEVELS, NUMBERS
+from conclave.gateway.telemetry.names import GUARD, LEVELS, NUMBERS, SEARCH
 from conclave.gateway.trace import Trace
+from conclave.gateway.usage import Usage
 from conclave.router.api import Decision
 from conclave.safety.api import Origin, Segment, tool_of
 from conclave.safety.audit.chain import stamp
@@ -181,6 +182,7 @@ def row_of(call: Call, now: datetime, digest: Callable[[str], str]) -> dict[str,
         "segments": list(_segments(call, digest, keep_text=keep_text)),
         **({"parts": [_part(one) for one in call.seen]} if call.seen else {}),
         "stages": {stage: _ms(left_s - call.opened_s) for stage, left_s in call.stages.items()},
+        **({"spans": spans} if (spans := _spans(call, ended_s)) else {}),
         "duration_ms": _ms(ended_s - call.opened_s),
     }
     if call.verdict.ran or call.verdict.findings:
@@ -255,6 +257,14 @@ def _verdict(verdict: Verdict, *, keep_text: bool) -> dict[str, Any]:
             for ran in verdict.ran
         ],
     }
+
+
+def _spans(call: Call, ended_s: float) -> dict[str, list[float]]:
+    """When that began and ended which is no stage: a search that there was, passages judged, the answer guarded."""
+    spans = {part: times for part, times in call.spans.items() if part != SEARCH or call.searched.made}
+    if call.reply is not None and call.reply.guarded_s is not None:
+        spans[GUARD] = call.reply.guarded_s, ended_s
+    return {part: [_ms(moment_s - call.opened_s) for moment_s in times] for part, times in spans.items()}
 
 
 def _standing(stood: Stood) -> dict[str, Any]:
@@ -335,9 +345,10 @@ def _attempt(attempt: Attempt, number: int, call: Call) -> dict[str, Any]:
     }
     if number < len(call.outcomes) and call.decision is not None and call.decision.steps[number:][:1]:
         step, outcome = call.decision.steps[number], call.outcomes[number]
-        if step.on_trial:
+        if step.on_trial or outcome.known is not None:
             trial = {"unsure": outcome.unsure, "confidence": outcome.confidence, "evidence": outcome.evidence}
             row["trial"] = trial | {"measured": outcome.measured}
+            row["trial"] |= {"known": asdict(outcome.known)} if outcome.known is not None else {}
     if trace is not None and trace.span_id:
         row["span_id"] = f"{trace.part(number + 1):016x}"
     return row

@@ -15,12 +15,13 @@ from typing import Any, Final
 import msgspec
 
 from conclave.gateway import tokens
-from conclave.gateway.call import SILENCE, Chunk, ModelRequest, Usage
+from conclave.gateway.call import SILENCE, Chunk, ModelRequest
 from conclave.gateway.errors import ExpertFailed
 from conclave.gateway.evidence import Citing, Evidence
 from conclave.gateway.guard import UNGUARDED, Guard, NoGuard
 from conclave.gateway.seam import Seam
 from conclave.gateway.trial import Trial
+from conclave.gateway.usage import Usage
 from conclave.router.gates.cascade import Heard
 
 IDENTITY: Final = ("id", "object", "created", "model")  # the fields that every chunk of a stream repeats
@@ -57,6 +58,7 @@ class Reply:
         "call_ids",
         "chunks",
         "finish_reason",
+        "guarded_s",
         "model",
         "shown",
         "shown_bytes",
@@ -83,6 +85,7 @@ class Reply:
         self.usage = Usage()
         self.finish_reason: str | None = None
         self.model: str | None = None
+        self.guarded_s: float | None = None  # when the guard first looked at what is shown
         self._guard = guard
         self._citing: Citing | None = None  # where the answer may name passages
         self._absorb_usage = request.stream and not request.include_usage
@@ -127,6 +130,11 @@ class Reply:
         return self._trial.heard if self._trial is not None else None
 
     @property
+    def aside(self) -> Heard | None:
+        """Of an answer that was whole before the one that is on trial now, what there is to judge by."""
+        return self._spare.heard if self._spare is not None and self._spare is not self._trial else None
+
+    @property
     def spare(self) -> bool:
         """Whether an unsure answer could be shown in place of none."""
         return self._spare is not None and not self.shown
@@ -161,6 +169,7 @@ class Reply:
             self._guard.drop()
         else:
             self._guard.reset()
+            self.guarded_s = None
             self._identity = {}
 
     def recall(self) -> None:
@@ -208,6 +217,8 @@ class Reply:
             chunk, choices = joined, joined.event["choices"]
         if self._guard is UNGUARDED:
             return self._show(chunk, choices, closing=closing)
+        if self.guarded_s is None:
+            self.guarded_s = self._now_s()
         return self._let_go(self._guard.feed(chunk))
 
     def _let_go(self, chunks: Iterable[Chunk]) -> Sequence[Chunk]:
@@ -230,7 +241,7 @@ class Reply:
         if self._trial is not None:
             if self._trial.empty:
                 raise ExpertFailed("the expert ended without an answer", kind="cut")
-            self._spare = self._trial
+            self._spare = self._spare or self._trial
             return
         rest = self._seam.finish() if self._seam is not None else ""
         self._held[:0] = [*(self._guard.feed(self._said(rest)) if rest else ()), *self._guard.finish()]

@@ -50,6 +50,7 @@ from conclave.gateway.policy.load import (
 from conclave.gateway.policy.own import untaught
 from conclave.gateway.policy.packages import LockFiles
 from conclave.gateway.policy.part import Part
+from conclave.gateway.policy.second import unusable_second
 from conclave.gateway.policy.signatures import PackFiles
 from conclave.gateway.policy.source import ConfigError, Loc, Problem, Source, dotted, read_source
 from conclave.gateway.policy.topics import unlearnable
@@ -310,6 +311,7 @@ def _read(path: Path | None, overrides: Mapping[str, Any], offered: Mapping[str,
         problems += forbidden_addresses(policy, server.egress.open(trusted).allowed, source.where)
     if policy is not None and not problems:
         problems += [*table.problems(policy, source.where), *unusable_heads(policy, source.where)]
+        problems += unusable_second(policy, source.where)
         if server is not None:
             problems += untaught(policy.routing.own_categories, source.where, server.classifier)
             problems += unlearnable(policy, source.where, server.classifier)
@@ -434,7 +436,10 @@ def _secret_files() -> list[Path]:
 def _unknown_halves(source: Source) -> Iterator[Problem]:
     for key in source.data:
         if key not in ConfigFile.model_fields:
-            yield Problem(source.where((key,)), key, f"unknown key{meant(key, ConfigFile.model_fields)}")
+            halves = ((half, field.annotation) for half, field in ConfigFile.model_fields.items())
+            home = next((half for half, model in halves if key in getattr(model, "model_fields", ())), None)
+            words = f"; it belongs under '{home}:'" if home else meant(key, ConfigFile.model_fields)
+            yield Problem(source.where((key,)), key, f"unknown key{words}")
 
 
 def _no_flags(source: Source, model: type[BaseModel], above: Loc) -> Iterator[Problem]:

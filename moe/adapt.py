@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import linear
 
@@ -76,6 +77,26 @@ class MoeLayer:
         return POLICIES.make({"name": "group_topk", "k": k} | kept)
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A policy, and the gate rows that it added to each layer, as `Adapted.save` wrote them."""
+
+    policy: Policy
+    rows: Mapping[str, Tensor]  # by the layer's name
+
+
+def saved(folder: Path) -> Saved | None:
+    """What stands beside a model's files; None if nothing does. Raises ValueError that says what is wrong with it."""
+    path = folder / POLICY_FILE
+    if not path.is_file():
+        return None
+    try:
+        policy = POLICIES.make(msgspec.json.decode(path.read_bytes(), type=dict[str, Any]))
+        return Saved(policy, load_file(folder / WEIGHTS_FILE))
+    except (ValueError, SafetensorError, OSError) as wrong:
+        raise ValueError(f"the policy beside {folder} cannot be read: {type(wrong).__name__}: {wrong}") from None
+
+
 def adapt(model: Any) -> "Adapted":
     """The model's mixture-of-experts layers. Raises ValueError that names what is supported."""
     kind = getattr(getattr(model, "config", None), "model_type", None)
@@ -131,13 +152,19 @@ class Adapted:
         """Experts of one token over all layers, as the model came: what savings are measured against."""
         return sum(int(layer.router.top_k) for layer in self.layers)
 
-    def install(self, policy: Policy, *, generator: torch.Generator | None = None) -> None:
-        """Route by `policy` from now on. Raises ValueError if a layer cannot serve it; then nothing has changed."""
+    def install(
+        self, policy: Policy, *, generator: torch.Generator | None = None, rows: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Route by `policy` from now on, with these gate rows of null experts in place of fresh ones.
+
+        Raises ValueError if a layer cannot serve it; then nothing has changed.
+        """
         for layer in self.layers:
             policy.check(layer.width)
+        null = [_null_rows(layer, policy.null_experts, rows) for layer in self.layers]
         self.uninstall()
         self._policy, self._generator = policy, generator
-        self._null = torch.nn.ParameterList([_null_rows(layer, policy.null_experts) for layer in self.layers])
+        self._null = torch.nn.ParameterList(null)
         self._flags = [layer.experts._is_expert_parallel for layer in self.layers]
         for layer in self.layers:
             # transformers skips sentinels safely only under this flag: without it grouped_mm leaves rows unwritten.
@@ -160,8 +187,10 @@ class Adapted:
         self.meter.reset()
 
     @contextmanager
-    def installed(self, policy: Policy, *, generator: torch.Generator | None = None) -> Iterator["Adapted"]:
-        self.install(policy, generator=generator)
+    def installed(
+        self, policy: Policy, *, generator: torch.Generator | None = None, rows: Mapping[str, Tensor] | None = None
+    ) -> Iterator["Adapted"]:
+        self.install(policy, generator=generator, rows=rows)
         try:
             yield self
         finally:
@@ -204,17 +233,10 @@ class Adapted:
         save_file(rows, folder / WEIGHTS_FILE)
 
     def load(self, folder: Path) -> None:
-        """Install what `save` wrote. Raises ValueError if it was made for another model."""
-        self.install(POLICIES.make(msgspec.json.decode((folder / POLICY_FILE).read_bytes())))
-        rows = load_file(folder / WEIGHTS_FILE)
-        for layer, null in zip(self.layers, self._null, strict=True):
-            found = rows.get(layer.name)
-            if found is None or found.shape != null.shape:
-                self.uninstall()
-                raise ValueError(
-                    f"{folder / WEIGHTS_FILE} does not fit the layer {layer.name}: made for another model?"
-                )
-            null.data.copy_(found)
+        """Install what `save` wrote. Raises ValueError if there is nothing, or it was made for another model."""
+        if (found := saved(folder)) is None:
+            raise ValueError(f"{folder} has no {POLICY_FILE}, so there is no policy to load")
+        self.install(found.policy, rows=found.rows)
 
     def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._policy is None:
@@ -266,10 +288,16 @@ class Adapted:
         return routing
 
 
-def _null_rows(layer: MoeLayer, nulls: int) -> torch.nn.Parameter:
-    """Gate rows of the null experts: the gate's own, repeated (AdaMoE's start for a trained model). [m, d]"""
-    rows = layer.router.weight.detach()
-    return torch.nn.Parameter(rows[torch.arange(nulls) % layer.width].clone())
+def _null_rows(layer: MoeLayer, nulls: int, given: Mapping[str, Tensor] | None) -> torch.nn.Parameter:
+    """Gate rows of the null experts: those given, or the gate's own, repeated (AdaMoE's start). [m, d]"""
+    gate = layer.router.weight.detach()
+    rows = gate[torch.arange(nulls) % layer.width].clone()
+    if given is not None:
+        found = given.get(layer.name)
+        if found is None or found.shape != rows.shape:
+            raise ValueError(f"{WEIGHTS_FILE} does not fit the layer {layer.name}: made for another model?")
+        rows.copy_(found)
+    return torch.nn.Parameter(rows)
 
 
 def _decoder(model: Any) -> Any:

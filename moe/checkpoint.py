@@ -16,6 +16,8 @@ from conclave.moe.adapt import FAMILIES
 
 TINY: Final = Path(__file__).parent / "artifacts" / "tiny"
 CODE_SUFFIXES: Final = frozenset({".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack"})
+SHORTEST: Final = 2  # tokens of context: one is asked, one is answered
+COMPUTED: Final = "rotary_emb.inv_freq"  # older checkpoints hold it; the model makes its own
 READ_BYTES: Final = 1 << 20
 
 
@@ -56,6 +58,8 @@ def check(folder: Path, *, expected: str | None = None) -> str:
     for name in ("config.json", "tokenizer_config.json"):
         if "auto_map" in _settings(folder / name):
             raise CheckpointRefused(f"{name} wants to run code of its own (auto_map); such a checkpoint is not loaded")
+    if (generation := folder / "generation_config.json").exists():
+        _settings(generation)  # transformers passes over a broken one, and with it how answers end
     if not list(folder.glob("*.safetensors")):
         others = sorted(path.name for path in folder.iterdir() if path.suffix in CODE_SUFFIXES)
         hint = f" (found {', '.join(others)}: convert these to safetensors first)" if others else ""
@@ -73,16 +77,27 @@ def load(folder: Path, *, expected: str | None = None, dtype: torch.dtype | str 
     try:
         config = AutoConfig.from_pretrained(folder, **local)
         model, report = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **local
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused below
+            output_loading_info=True,
+            **local,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     except Exception as wrong:  # whatever transformers, tokenizers and safetensors raise for broken files
         raise CheckpointRefused(f"{folder} cannot be loaded: {type(wrong).__name__}: {wrong}") from wrong
-    lacking = sorted({*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])})
+    other = [f"{name} {list(has)}, not {list(wants)}" for name, has, wants in report["mismatched_keys"]]
+    lacking = sorted({*report["missing_keys"], *other})
     if lacking:
         raise CheckpointRefused(f"{folder} lacks {len(lacking)} weights or has them in another shape: {lacking[:3]}")
+    if left := sorted(name for name in report["unexpected_keys"] if not name.endswith(COMPUTED)):
+        raise CheckpointRefused(f"{folder} has {len(left)} weights for which config.json has no place: {left[:3]}")
     if len(tokenizer) > model.config.vocab_size:
         raise CheckpointRefused(f"the tokenizer has {len(tokenizer)} tokens and the model {model.config.vocab_size}")
+    if (context := int(model.config.max_position_embeddings)) < SHORTEST:
+        raise CheckpointRefused(f"config.json says a context of {context} tokens (max_position_embeddings)")
     return Checkpoint(model.eval(), tokenizer, found, folder)
 
 

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from conclave.moe.adapt import Adapted
     from conclave.moe.checkpoint import Checkpoint
     from conclave.moe.engine import Engine
     from conclave.moe.offer import Offer
+    from conclave.moe.routing import Policy, Tensor
 
 KEY: Final = "CONCLAVE_MOE_API_KEY"
 GRACE_S: Final = 10  # running answers may end after SIGTERM
@@ -59,7 +62,8 @@ def moe() -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any free one.")
 @click.option("--digest", help="Refuse the model unless its files have this SHA-256 (printed at each start).")
 @click.option("--name", help="The model's name in requests; else that of its folder.")
-@click.option("--policy", help='Routing for calls that name none: a name, or JSON such as {"name": "topp", "p": 0.5}.')
+@click.option("--policy", help='Routing for calls that name none: a name, or JSON such as {"name": "topp", "p": 0.5}; '
+              "else what was saved beside the model, else as it came.")  # fmt: skip
 @click.option("--offer", "offered", multiple=True, default=("topk", "topp"), show_default=True,
               help="A routing policy that calls may ask for; may be given again.")  # fmt: skip
 @click.option("--experts-max", type=click.IntRange(1), help="The most experts of a token; else as the model came.")
@@ -151,20 +155,21 @@ def _prepared(served: Served) -> "tuple[Checkpoint, Any, Offer]":
     from conclave.kernels.dispatch import NAME, prepare_model, register  # noqa: PLC0415
     from conclave.moe.adapt import adapt  # noqa: PLC0415
     from conclave.moe.checkpoint import TINY, load  # noqa: PLC0415
-    from conclave.moe.engine import Engine, EngineLimits  # noqa: PLC0415
+    from conclave.moe.engine import Engine, EngineLimits, check_chats  # noqa: PLC0415
     from conclave.moe.offer import Offer  # noqa: PLC0415
-    from conclave.moe.routing import POLICIES  # noqa: PLC0415
     from conclave.moe.turns import RoomSize  # noqa: PLC0415
 
     if served.int8 and served.experts not in {"auto", NAME}:
         raise ValueError(f"--int8 weights are read by `conclave` alone; leave --experts {served.experts} out")
+    hf_logging.set_verbosity_error()  # what is wrong with a checkpoint is said in one line, ours
     if not sys.stderr.isatty():
         hf_logging.disable_progress_bar()
     device = served.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = "auto" if served.dtype == "auto" else getattr(torch, served.dtype)
     checkpoint = load(served.model or TINY, expected=served.digest, dtype=dtype)
+    check_chats(checkpoint)
     adapted = adapt(checkpoint.model)
-    policy = POLICIES.make(_policy(served.policy)) if served.policy else None
+    policy, rows = _routing(served, checkpoint.folder)
     offer = Offer.of(adapted, policy=policy, names=frozenset(served.offered), experts_max=served.experts_max)
     checkpoint.model.to(device)
     register()
@@ -174,15 +179,32 @@ def _prepared(served: Served) -> "tuple[Checkpoint, Any, Offer]":
     )
     if served.int8:
         prepare_model(checkpoint.model, int8=True)
-    _warm(checkpoint)
+    with adapted.installed(offer.policy, rows=rows):
+        _warm(checkpoint)
     context = int(checkpoint.model.config.max_position_embeddings)
     room = RoomSize(served.sequences, served.kv_tokens or served.sequences * context, served.waiting)
     limits = EngineLimits(room, served.answer_tokens, served.deadline_s)
 
     def make() -> "Engine":
-        return Engine(checkpoint, adapted, offer, limits)
+        return Engine(checkpoint, adapted, offer, limits, rows=rows)
 
     return checkpoint, make, offer
+
+
+def _routing(served: Served, folder: Path) -> "tuple[Policy | None, Mapping[str, Tensor] | None]":
+    """The policy that was asked for, or else stands beside the model, and its rows in the gates. Raises ValueError."""
+    from conclave.moe.adapt import WEIGHTS_FILE, saved  # noqa: PLC0415  as above
+    from conclave.moe.routing import POLICIES  # noqa: PLC0415
+
+    beside = saved(folder)
+    policy = POLICIES.make(_policy(served.policy)) if served.policy else beside.policy if beside else None
+    if policy is None or not policy.null_experts:
+        return policy, None
+    if beside is None:
+        raise ValueError(
+            f"null experts need the gate rows that they were fine-tuned with; {folder} has no {WEIGHTS_FILE}"
+        )
+    return policy, beside.rows
 
 
 def _warm(checkpoint: "Checkpoint") -> None:

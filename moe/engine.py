@@ -12,7 +12,7 @@ import asyncio
 import gc
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +43,7 @@ from conclave.moe.sequence import Cost, Growing, Words
 from conclave.moe.trace import LayerUse
 from conclave.moe.turns import Room, RoomSize, Turnstile
 
+HEAD_CHARS: Final = 8  # for each token of the context: so much of a long text is encoded first (English has 4)
 NO_MEMORY: Final = ("can't allocate memory", "not enough memory", "out of memory")  # how torch says it on a CPU
 
 log = structlog.get_logger()
@@ -70,13 +71,14 @@ class Load:
 class Engine:
     """One loaded model and the calls on it. `open` from one event loop; `close` when that ends."""
 
-    def __init__(  # noqa: PLR0913  what is served, how, and two injected sources
+    def __init__(  # noqa: PLR0913  what is served, how (`rows`: gate rows of null experts), and two injected sources
         self,
         checkpoint: Checkpoint,
         adapted: Adapted,
         offer: Offer,
         limits: EngineLimits,
         *,
+        rows: Mapping[str, torch.Tensor] | None = None,
         clock: Callable[[], float] = time.monotonic,
         seeds: Callable[[], int] = lambda: secrets.randbits(63),
     ) -> None:
@@ -91,7 +93,7 @@ class Engine:
         self._room = Room(limits.room)
         self._turnstile = Turnstile()
         self._per_call = PerCall(offer)
-        adapted.install(self._per_call)
+        adapted.install(self._per_call, rows=rows)
         self._threads = ThreadPoolExecutor(limits.room.sequences, thread_name_prefix="moe")
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="moe-encode")
         self._running: dict[Handoff, Future[None]] = {}
@@ -155,18 +157,33 @@ class Engine:
             raise InvalidRequest(
                 f"the model's chat template refuses these messages: {wrong}", param="messages"
             ) from None
+        size = HEAD_CHARS * self._most
+        while size < len(text):  # 3 MB take 20 s to encode, and none of it would fit
+            if (head := len(self._ids(text[:size]))) > self._most:
+                raise self._too_long(f"more than {head}")
+            size *= 4
+        return self._ids(text)
+
+    def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
 
+    @property
+    def _most(self) -> int:
+        """Tokens that a prompt and its answer may have."""
+        return min(self._context, self._limits.room.kv_tokens)
+
+    def _too_long(self, tokens: str) -> ContextExceeded:
+        return ContextExceeded(
+            f"these messages are {tokens} tokens, and this server takes {self._most} with the answer; shorten them",
+            param="messages",
+        )
+
     def _longest(self, prompt: int, ask: Ask) -> int:
         """Tokens that the answer may have: what was asked for, as far as there is room."""
-        most = min(self._context, self._limits.room.kv_tokens)
-        if prompt >= most:
-            raise ContextExceeded(
-                f"these messages are {prompt} tokens, and this server takes {most} with the answer; shorten them",
-                param="messages",
-            )
-        return min(ask.max_tokens or self._limits.answer_tokens, most - prompt)
+        if prompt >= self._most:
+            raise self._too_long(str(prompt))
+        return min(ask.max_tokens or self._limits.answer_tokens, self._most - prompt)
 
     def _sampling(self, ask: Ask) -> Sampling:
         own = self._defaults
@@ -255,15 +272,25 @@ class Defaults:
         )
 
 
+def check_chats(checkpoint: Checkpoint) -> None:
+    """Raises CheckpointRefused for what cannot answer chats: none of its calls could."""
+    folder, tokenizer = checkpoint.folder, checkpoint.tokenizer
+    if not tokenizer.chat_template:
+        raise CheckpointRefused(f"{folder} has no chat template, so it cannot answer chats; use a chat model")
+    if not tokenizer.is_fast:
+        raise CheckpointRefused(f"{folder} has no tokenizer.json, which streaming needs")
+    try:
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": "Hello"}], add_generation_prompt=True, tokenize=False
+        )
+    except Exception as wrong:  # noqa: BLE001  a template is a program, that may raise anything
+        raise CheckpointRefused(f"the chat template of {folder} fails: {type(wrong).__name__}: {wrong}") from None
+
+
 def _defaults(checkpoint: Checkpoint) -> Defaults:
     """Also empties the model's own configuration, which `generate` would mix into every call."""
+    check_chats(checkpoint)
     own, tokenizer = checkpoint.model.generation_config, checkpoint.tokenizer
-    if not tokenizer.chat_template:
-        raise CheckpointRefused(
-            f"{checkpoint.folder} has no chat template, so it cannot answer chats; use a chat model"
-        )
-    if not tokenizer.is_fast:
-        raise CheckpointRefused(f"{checkpoint.folder} has no tokenizer.json, which streaming needs")
     ends = tokenizer.eos_token_id if own.eos_token_id is None else own.eos_token_id
     listed = tuple(ends) if isinstance(ends, list | tuple) else () if ends is None else (int(ends),)
     pad = own.pad_token_id if own.pad_token_id is not None else (listed[0] if listed else 0)

@@ -58,7 +58,7 @@ class Offer:
         if policy is None:
             return Chosen(self.policy, most, allowed)
         name = policy if isinstance(policy, str) else policy.get("name")
-        if name not in self.names:
+        if not isinstance(name, str) or name not in self.names:
             offered = ", ".join(sorted(self.names))
             raise InvalidRequest(f"this server offers the routing policies {offered}", param="conclave.moe.policy")
         try:
@@ -67,7 +67,7 @@ class Offer:
                 made.check(width)
         except ValueError as wrong:
             raise InvalidRequest(str(wrong), param="conclave.moe.policy") from None
-        if made.null_experts != self.policy.null_experts:
+        if made.null_experts not in {0, self.policy.null_experts}:
             raise InvalidRequest(
                 f"this policy has {made.null_experts} null experts and the server's gates {self.policy.null_experts}",
                 param="conclave.moe.policy",
@@ -98,7 +98,8 @@ class PerCall:
 
     @property
     def null_experts(self) -> int:
-        return self.offer.policy.null_experts
+        """Without them the gate is read without its null rows."""
+        return self.current.null_experts
 
     @property
     def renormalise(self) -> bool | None:

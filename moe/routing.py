@@ -162,7 +162,7 @@ def route(  # noqa: PLR0913  each is one input of the fixed order above
     scored = _score(hidden, logits, gate, experts=experts, style=style, step=step, bias=bias)
     choice = policy.select(scored, step, layer)
     inside = choice.index.clamp(max=logits.shape[1] - 1)  # a policy may itself say "no expert"
-    allowed = (choice.index < experts) & torch.isfinite(scored.choice.gather(1, inside))
+    allowed = (choice.index < experts) & ~torch.isneginf(scored.choice.gather(1, inside))  # NaN runs, and shows
     weight = torch.where(allowed, choice.weight, 0.0)  # [T, K]
     if step.limits.experts_max is not None:
         allowed = _capped(allowed, weight, step.by_token(step.limits.experts_max))
@@ -210,4 +210,5 @@ def _capped(allowed: Tensor, weight: Tensor, most: Tensor) -> Tensor:
 def best(scored: Scored, choice: Tensor, k: int) -> Choice:
     """The k best columns of `choice` [T, N], weighted by their scores."""
     index = torch.topk(choice, k, dim=-1).indices  # [T, k]
-    return Choice(index, scored.scores.gather(1, index))
+    weight = scored.scores.gather(1, index)
+    return Choice(index.masked_fill(weight.isnan(), 0), weight)  # no null expert hides that there are no numbers

@@ -7,13 +7,15 @@ arXiv 1411.0030).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
 from conclave.moe.errors import NotFinite
 from conclave.moe.routing import Tensor
+
+COLDEST: Final = 1e-5  # below it every draw is the likeliest token, and scores that are divided by it overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Sampler(LogitsProcessor):  # type: ignore[misc]  # transformers is not typ
         self._warpers: list[Any] = []
         self._dice: torch.Generator | None = None
         self._raw: Tensor | None = None
-        if how.temperature > 0:
+        if how.temperature >= COLDEST:
             self._warpers.append(TemperatureLogitsWarper(how.temperature))
             if how.top_p < 1:
                 self._warpers.append(TopPLogitsWarper(how.top_p))

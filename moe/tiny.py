@@ -1,6 +1,7 @@
 """Makes the tiny mixture of experts that ships with the project: 2.8 M parameters, trained here from nothing.
 
-    OMP_NUM_THREADS=1 python -m conclave.moe.tiny train --out moe/artifacts/tiny    # 20 CPU minutes
+    OMP_NUM_THREADS=1 python -m conclave.moe.tiny train --out first                 # 20 CPU minutes
+    OMP_NUM_THREADS=1 python -m conclave.moe.tiny train --start first --minutes 60 --out second    # and on from there
     python -m conclave.moe.tiny evaluate moe/artifacts/tiny                         # the table of moe/cards/tiny.md
 
 It is a plain OLMoE model, so that transformers loads it without any code of ours. What it learns is decided in
@@ -10,7 +11,7 @@ It is a plain OLMoE model, so that transformers loads it without any code of our
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -68,19 +69,23 @@ class Schedule:
     """How long and how fast."""
 
     steps: int = 2300
+    minutes: float = math.inf  # the last step is begun before so many are over, and the rate has fallen by then
     batch_tokens: int = 2048
     peak_rate: float = 3e-3
     warm_up: float = 0.05
     weight_decay: float = 0.05
     seed: int = 0
 
-    def rate(self, step: int) -> float:
+    def done(self, step: int, elapsed_s: float) -> float:
+        """What is over of the whole, by steps or by the clock, whichever ends first."""
+        return max(step / self.steps, elapsed_s / 60 / self.minutes)
+
+    def rate(self, done: float) -> float:
         """Linear up, then a cosine down to a fiftieth."""
-        rise = max(1, int(self.warm_up * self.steps))
-        if step < rise:
-            return self.peak_rate * (step + 1) / rise
-        done = (step - rise) / max(1, self.steps - rise)
-        return self.peak_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        if done < self.warm_up:
+            return self.peak_rate * (done + 1 / self.steps) / self.warm_up
+        fallen = min(1.0, (done - self.warm_up) / (1 - self.warm_up))
+        return self.peak_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fallen)))
 
 
 def make_tokenizer(texts: Iterator[str]) -> Any:
@@ -149,23 +154,39 @@ def _padded(rows: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
     return {"input_ids": tokens, "labels": labels, "attention_mask": mask}
 
 
-def train(corpus: Corpus, schedule: Schedule, *, shape: dict[str, Any] | None = None) -> tuple[Any, Any, list[float]]:
-    """A model, its tokenizer, and the loss of each step."""
+def begin(corpus: Corpus, schedule: Schedule, *, shape: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    """A model that has learned nothing, and its tokenizer."""
     random = Random(schedule.seed)  # noqa: S311  data, not secrets
     sample = [text["content"] for chat in islice(corpus.chats(random), 6000) for text in chat.messages()]
     tokenizer = make_tokenizer(iter(sample))
     torch.manual_seed(schedule.seed)
     config = OlmoeConfig(**{**SHAPE, **(shape or {}), "vocab_size": max(len(tokenizer), VOCABULARY)})
-    model = OlmoeForCausalLM(config).train()
+    return OlmoeForCausalLM(config), tokenizer
+
+
+def train(
+    corpus: Corpus,
+    schedule: Schedule,
+    start: tuple[Any, Any],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[Any, Any, list[float]]:
+    """The model and the tokenizer of `start` (in float32), and the loss of each step."""
+    model, tokenizer = start
+    model.train()
     wide = [p for p in model.parameters() if p.dim() > 1]
     narrow = [p for p in model.parameters() if p.dim() <= 1]
     groups = [{"params": wide, "weight_decay": schedule.weight_decay}, {"params": narrow, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=schedule.peak_rate, betas=(0.9, 0.98))
     losses: list[float] = []
     stream = batches(corpus, tokenizer, schedule)
+    began = clock()
     for step in tqdm(range(schedule.steps), desc="steps", disable=None):
+        done = schedule.done(step, clock() - began)
+        if done >= 1:
+            break
         for group in optimiser.param_groups:
-            group["lr"] = schedule.rate(step)
+            group["lr"] = schedule.rate(done)
         loss = model(**next(stream), output_router_logits=True).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -229,14 +250,24 @@ def main() -> None:
 @main.command("train")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder that gets the checkpoint.")
 @click.option("--steps", default=Schedule().steps, show_default=True)
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=math.inf, help="End by then.")
+@click.option("--peak-rate", default=Schedule().peak_rate, show_default=True, help="The highest learning rate.")
 @click.option("--seed", default=0, show_default=True)
-def train_command(out: Path, steps: int, seed: int) -> None:
-    """Train from nothing and write the checkpoint."""
-    began = time.monotonic()
-    model, tokenizer, losses = train(Corpus(topics=router_topics()), Schedule(steps=steps, seed=seed))
+@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Go on from this checkpoint.")
+def train_command(out: Path, start: Path | None, **schedule: Any) -> None:
+    """Train, from nothing or from a checkpoint, and write the checkpoint."""
+    began, corpus, how = time.monotonic(), Corpus(topics=router_topics()), Schedule(**schedule)
+    model, tokenizer, losses = train(corpus, how, begin(corpus, how) if start is None else _opened(start))
     write(model, tokenizer, out)
     last = sum(losses[-100:]) / len(losses[-100:])
     click.echo(f"{len(losses)} steps in {time.monotonic() - began:.0f} s, loss of the last hundred {last:.4f}")
+
+
+def _opened(folder: Path) -> tuple[Any, Any]:
+    from conclave.moe.checkpoint import load  # noqa: PLC0415  training from nothing does not need it
+
+    opened = load(folder, dtype=torch.float32)
+    return opened.model, opened.tokenizer
 
 
 @main.command("evaluate")
@@ -244,16 +275,14 @@ def train_command(out: Path, steps: int, seed: int) -> None:
 @click.option("--tasks", default=100, show_default=True, help="New tasks of each kind.")
 def evaluate_command(folder: Path, tasks: int) -> None:
     """Exact answers by kind, as JSON: facts as they were trained, all else as training never saw it."""
-    from conclave.moe.checkpoint import load  # noqa: PLC0415  training does not need it
-
-    opened, corpus = load(folder, dtype=torch.float32), Corpus()
+    (model, tokenizer), corpus = _opened(folder), Corpus()
     exchanges = [
         *corpus.seen_facts(),
         *corpus.held_out_facts(),
         *corpus.held_out_tasks(Random(1), tasks),  # noqa: S311  data, not secrets
         *corpus.held_out_unknown(),
     ]
-    found = scores(opened.model, opened.tokenizer, exchanges)
+    found = scores(model, tokenizer, exchanges)
     click.echo(json.dumps({kind: {"right": r, "asked": n} for kind, (r, n) in found.items()}, indent=1))
 
 

@@ -1,7 +1,8 @@
 """`conclave knowledge`: put documents into a library, look what is in it, search it, and take things out for good.
 
-The command line that mounts this group puts a loader of the encoder into the context (`ctx.meta[ENCODER]`): whose it
-is, is not for this room to know. What a program reads goes to stdout, human words to stderr.
+The command line that mounts this group puts a loader of the encoder into the context (`ctx.meta[ENCODER]`), and the key
+that signs receipts (`SIGNER`) with what checks it (`CHECKER`): whose they are, is not for this room to know. What a
+program reads goes to stdout, human words to stderr.
 """
 
 import secrets
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
@@ -19,14 +20,20 @@ from conclave.retrieval.acl import checked_name, checked_tags
 from conclave.retrieval.api import Encode, Trust
 
 if TYPE_CHECKING:
+    from conclave.retrieval.forget import Wanted
     from conclave.retrieval.index import Snapshots
     from conclave.retrieval.library import Document, Library
+    from conclave.retrieval.receipts import IsSigned, Signer
 
 ENCODER: Final = "retrieval: load the encoder"
+SIGNER: Final = "retrieval: open the key that signs receipts"
+CHECKER: Final = "retrieval: what knows its signatures"
 STATE_DIR: Final = "CONCLAVE__SERVER__STATE_DIR"
 TRUSTS: Final = [one.name.lower() for one in Trust]
 SHOWN_CHARS: Final = 200
 LoadEncoder = Callable[[], Encode]
+OpenSigner = Callable[[Path], "Signer"]  # by the state folder; raises OSError, ValueError
+MakeChecker = Callable[[Path, str | None], "IsSigned"]  # as this; public keys (PEM) to trust instead of the folder's
 
 
 @click.group()
@@ -131,6 +138,8 @@ def add(context: click.Context, /, paths: tuple[Path, ...], **given: Any) -> Non
         f"{run.new} new, {run.changed} changed, {run.relabelled} with other tags, {run.unchanged} unchanged, "
         f"{run.removed} removed, {len(run.skipped)} left out; {run.passages} passages written (batch {run.batch})"
     )
+    if not (run.new or run.changed or run.relabelled or run.unchanged or run.skipped):
+        click.echo("no file to add was found there; hidden files and folders are passed over", err=True)
     if run.unseen:
         click.echo(f"{run.unseen} hidden texts (comments, metadata, what no reader sees) were not added", err=True)
     if run.suppressed:
@@ -242,20 +251,67 @@ def forget(context: click.Context, /, places: tuple[str, ...], *, subject: str |
     wanted = Wanted(places, given["ids"], given["batch"], given["collection"], named)
     if wanted == Wanted():
         raise click.UsageError("say what to forget: a place, --id, --batch, --collection or --subject")
+    open_signer: OpenSigner | None = context.meta.get(SIGNER)
+    try:
+        signer = open_signer(context.meta[STATE_DIR].parent) if open_signer is not None else None
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"nothing was forgotten: the key for receipts cannot be read: {error}") from error
     with _writing(context) as desk:
         found = held(desk.library, wanted)
         count = len(desk.library.passages_of(found.documents)) + len(found.passages)
         if not count and not found.documents and named is None:
-            _none_of(found.missing or ("this",))
+            _none_of(found.missing or tuple(_asked_for(wanted)))
         if not yes:
             click.confirm(f"Forget {count} passages ({len(found.documents)} whole documents)?", abort=True, err=True)
-        forgetting = Forgetting(desk.library, desk.snapshots, desk.encode, lambda: datetime.now(UTC))
+        forgetting = Forgetting(desk.library, desk.snapshots, desk.encode, lambda: datetime.now(UTC), signer)
         receipt = forgetting.forget(wanted, found)
     click.echo(msgspec.json.format(msgspec.json.encode(receipt), indent=1))
     if not receipt["log_emptied"]:
         click.echo("a reader holds the database's log: run `conclave knowledge verify --rebuild` later", err=True)
     _none_of(found.missing)
     sys.exit(1 if any(receipt["left"].values()) or not receipt["log_emptied"] else 0)
+
+
+@knowledge.command("receipt")
+@click.argument("file", required=False, type=click.File(encoding="utf-8"))
+@click.option(
+    "--public-key", type=click.File(), help="Trust the keys in this file (PEM), not the one in the state folder."
+)
+@click.option("--subject", metavar="NAME", help="Also say which receipts are for this name; needs the library.")
+@click.pass_context
+def receipt_command(
+    context: click.Context, file: IO[str] | None, public_key: IO[str] | None, subject: str | None
+) -> None:
+    """Check receipts of `forget`, in FILE or all that are kept. Exit status 1 if one of them does not hold.
+
+    With --public-key and a FILE it needs neither the library nor its gateway.
+    """
+    from conclave.retrieval.receipts import RECEIPTS, about, fault_of, is_for, read_receipts  # noqa: PLC0415
+
+    make: MakeChecker | None = context.meta.get(CHECKER)
+    if make is None:
+        raise click.UsageError("nothing was handed in that knows signatures: use the command `conclave knowledge`")
+    try:
+        name = None if subject is None else _hashed_subject(context, subject)
+        is_signed = make(context.meta[STATE_DIR].parent, None if public_key is None else public_key.read())
+        text = (context.meta[STATE_DIR] / RECEIPTS).read_text("utf-8") if file is None else file.read()
+        receipts = read_receipts(text)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    faults = [fault_of(one, is_signed) for one in receipts]
+    for one, fault in zip(receipts, faults, strict=True):
+        named = "" if name is None else ", for this name" if is_for(one, name) else ", not for this name"
+        click.echo(f"{'holds' if fault is None else f'DOES NOT HOLD ({fault})'}: {about(one)}{named}")
+    sys.exit(1 if any(faults) else 0)
+
+
+def _hashed_subject(context: click.Context, subject: str) -> str:
+    """How a receipt of this library names a subject."""
+    from conclave.retrieval.forget import hashed  # noqa: PLC0415  commands load what they need
+    from conclave.retrieval.subjects import Subject  # noqa: PLC0415
+
+    with _reading(context) as library:
+        return hashed(Subject.of(subject), library.fact("key") or b"")
 
 
 @knowledge.command()
@@ -354,6 +410,15 @@ def _bar(unit: str) -> Iterator[Callable[[int], None]]:
             bar.update()
 
         yield tick
+
+
+def _asked_for(wanted: "Wanted") -> Iterator[str]:
+    """What was asked for, in the words of the options."""
+    yield from (f"passage {one}" for one in wanted.ids)
+    if wanted.batch is not None:
+        yield f"batch {wanted.batch}"
+    if wanted.collection is not None:
+        yield f"collection {wanted.collection}"
 
 
 def _none_of(missing: tuple[str, ...]) -> None:

@@ -1,13 +1,11 @@
 """Takes knowledge out of a library so that nothing of it is left, and says so in a receipt.
 
 Gone are the passages, their words, vectors and places in the snapshot; then the database is written anew, so that the
-file holds no deleted text either. A subject is suppressed, too: what names it is not taken in again. Each receipt holds
-the hash of the one before it. What others made of the passages (caches, backups, an expert's memory) is not here: they
-see from `version` that what they keep is out of date.
+file holds no deleted text either. A subject is suppressed, too: what names it is not taken in again. What others made
+of the passages (caches, backups, an expert's memory) is not here: they see from `version` that what they keep is out of
+date.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,11 +16,10 @@ from conclave.retrieval.api import Encode
 from conclave.retrieval.index import Snapshots
 from conclave.retrieval.ingest import freshen
 from conclave.retrieval.library import Library
+from conclave.retrieval.receipts import Signer, write_receipt
 from conclave.retrieval.subjects import Subject
 
-RECEIPTS: Final = "receipts.jsonl"
 PENDING: Final = "purging"
-FIRST: Final = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +69,13 @@ def held(library: Library, wanted: Wanted) -> Held:
 
 @dataclass(frozen=True, slots=True)
 class Forgetting:
-    """Forgets, and writes receipts. Whoever calls it holds the pen."""
+    """Forgets, and writes receipts; they are signed if there is a `signer`. Whoever calls it holds the pen."""
 
     library: Library
     snapshots: Snapshots
     encode: Encode
     now: Callable[[], datetime]
+    signer: Signer | None = None
 
     def forget(self, wanted: Wanted, found: Held) -> Mapping[str, Any]:
         """Take out what was found, and say what is left of it: nothing. Raises LibraryError."""
@@ -103,7 +101,7 @@ class Forgetting:
             "log_emptied": emptied,
             "version": {"before": before, "after": library.version()},
         }
-        return write_receipt(library.folder, receipt)
+        return write_receipt(library.folder, receipt, self.signer)
 
     def settle(self) -> bool:
         """Finish what a forgetting began: a new snapshot, and a file without what was deleted. True if all is done."""
@@ -132,37 +130,10 @@ def _told(wanted: Wanted, key: bytes) -> dict[str, Any]:
     """What was asked for, without the subject's own words."""
     told: dict[str, Any] = {"places": wanted.places, "ids": wanted.ids, "batch": wanted.batch}
     told["collection"] = wanted.collection
-    told["subject"] = f"hmac-sha256:{wanted.subject.hashed(key).hex()}" if wanted.subject else None
+    told["subject"] = hashed(wanted.subject, key) if wanted.subject else None
     return {name: value for name, value in told.items() if value}
 
 
-def write_receipt(folder: Path, receipt: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Put a receipt under those before it; the receipt with its hash."""
-    file = folder / RECEIPTS
-    lines = file.read_text("utf-8").splitlines() if file.exists() else []
-    previous = json.loads(lines[-1])["sha256"] if lines else FIRST
-    chained = {**receipt, "previous": previous}
-    chained["sha256"] = _digest(chained)
-    with file.open("a", encoding="utf-8") as opened:
-        opened.write(json.dumps(chained) + "\n")
-    return chained
-
-
-def broken_receipts(folder: Path) -> list[str]:
-    """Receipts that were changed, taken out or put in another order."""
-    file = folder / RECEIPTS
-    previous, wrong = FIRST, list[str]()
-    for number, line in enumerate(file.read_text("utf-8").splitlines() if file.exists() else (), start=1):
-        try:
-            receipt = json.loads(line)
-            said = receipt.pop("sha256")
-            if receipt["previous"] != previous or _digest(receipt) != said:
-                wrong.append(f"receipt {number} was changed, or the one before it")
-            previous = said
-        except (ValueError, KeyError, TypeError, AttributeError):
-            wrong.append(f"receipt {number} cannot be read")
-    return wrong
-
-
-def _digest(receipt: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(receipt, sort_keys=True).encode()).hexdigest()
+def hashed(subject: Subject, key: bytes) -> str:
+    """A subject in a receipt, by the library's key: who has not got that, cannot try names."""
+    return f"hmac-sha256:{subject.hashed(key).hex()}"

@@ -33,7 +33,7 @@ def parse(data: bytes, *, media_type: str, most_chars: int, most_pages: int, mos
     if media_type not in READERS:
         raise ParseError("documents of this type cannot be read", kind="unknown_type")
     if not readable(media_type):
-        raise ParseError("the extra `ingest` is not installed", kind="not_installed")
+        raise ParseError("the extra `ingest` is not installed (make install EXTRAS=ingest)", kind="not_installed")
     blocks: list[Block] = []
     chars = pages = 0
     for block in READERS[media_type](data, Caps(most_chars, most_pages, most_bytes)):

@@ -20,7 +20,7 @@ from conclave.retrieval.stopwords import STOP_WORDS
 
 QUERY_CHARS: Final = 8_000  # a question fits; a megabyte pasted under it is not the question
 QUERY_TERMS: Final = 16  # distinct ones; each costs 0.2 ms over 235 passages
-CANDIDATES: Final = 12  # taken by BM25, then ordered by coverage
+CANDIDATES: Final = 24  # taken by BM25, then ordered by coverage; of 12 none was titled with the asked word alone
 QUICK_WORK: Final = 1_000_000  # characters indexed times terms asked: 4 terms in 232,000 took 1.3 ms
 TERM_CHARS: Final = range(2, 101)  # a single letter or digit says nothing, a longer "word" is no word
 WORD: Final = re.compile(r"[^\W_]+(?:_+[^\W_]+)*")  # OPENAI_API_KEY is one term; FTS5 reads it as a phrase

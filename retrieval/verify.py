@@ -4,9 +4,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from conclave.retrieval.forget import PENDING, broken_receipts
+from conclave.retrieval.forget import PENDING
 from conclave.retrieval.index import Snapshots
 from conclave.retrieval.library import Library
+from conclave.retrieval.receipts import broken_receipts
 
 
 @dataclass(frozen=True, slots=True)

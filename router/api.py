@@ -6,6 +6,11 @@ replayed, and `next_step` needs nothing else.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final
+
+CLOSED_BOOK: Final = "closed_book"  # the reason of a step that is asked without documents, to hear what is known
+AFTER_A_TRIAL: Final = frozenset({"escalated", "documents", "whole"})  # reasons that hold where the trial was put aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,50 @@ class Step:
     look_up: bool = False
 
 
+class Risk(StrEnum):
+    """KNOWN: none is seen. IGNORANCE: HK-. MISLED: HK+. UNKNOWN: nothing tells."""
+
+    KNOWN = "known"
+    IGNORANCE = "ignorance"
+    MISLED = "misled"
+    UNKNOWN = "unknown"
+
+
+class Act(StrEnum):
+    """What follows: ANSWER shows it; RETRIEVE asks once more, with documents; COMPARE does so, and holds both answers
+    against each other; REASK goes back to the answer without documents; ROUTE asks whom they lead astray least."""
+
+    ANSWER = "answer"
+    RETRIEVE = "retrieve"
+    COMPARE = "compare"
+    REASK = "reask"
+    ROUTE = "route"
+    ABSTAIN = "abstain"
+
+
+ONCE_MORE: Final = frozenset({Act.RETRIEVE, Act.COMPARE, Act.ROUTE})
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an answer shows of what its expert knows, how much so (0..1; None: nobody can tell), and what follows."""
+
+    risk: Risk
+    score: float | None
+    act: Act
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedBook:
+    """The first step is asked without documents, and is heard before they are. `robust` is the expert that they lead
+    astray least; None: there is no other. `abstain`: who does not know and finds nothing gives no answer. `flagged`: it
+    is asked without those data of the conversation, too, in which something was found."""
+
+    robust: str | None = None
+    abstain: bool = False
+    flagged: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a step ended. A step that failed says why in `error`, and perhaps when to come back (`retry_after_s`).
@@ -49,7 +98,8 @@ class Outcome:
     `rejected` means that the expert found the request itself wrong, in `param` and with `code`; `final` that every
     other expert would find so too (a context that is too long may fit elsewhere). `unsure`: the step's answer was on
     trial and is not good enough; `confidence` is what `evidence` says of an answer on trial, and `measured` what it
-    said before a curve was applied: a new curve can only be found from that.
+    said before a curve was applied: a new curve can only be found from that. `known` is what it shows of what its
+    expert knows, where the policy asks for that.
     """
 
     accepted: bool
@@ -63,6 +113,12 @@ class Outcome:
     confidence: float | None = None
     evidence: str | None = None
     measured: float | None = None
+    known: Known | None = None
+
+    @property
+    def aside(self) -> bool:
+        """Whether the answer is put aside, and comes out again only if nothing better does."""
+        return self.unsure or (self.known is not None and self.known.act in ONCE_MORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +178,7 @@ class Decision:
     `classification` is None where none was needed (a named expert, or routing switched off). `row` names the row of
     the policy's table that was used (a category, or `default`). `model_digest` is the classifier's artifact.
     `expected` is each able expert's expected score, where the policy knows scores. `look_up` is None where there is
-    nothing to look up in.
+    nothing to look up in. `closed_book` is set where an expert is heard before documents are.
     """
 
     steps: tuple[Step, ...]
@@ -132,6 +188,7 @@ class Decision:
     model_digest: str | None = None
     expected: Mapping[str, float] = field(default_factory=dict)
     look_up: LookUp | None = None
+    closed_book: ClosedBook | None = None
 
     def looking_up(self, look_up: LookUp | None) -> "Decision":
         """The same with a look-up, at each step that it is for."""
@@ -147,29 +204,57 @@ class NoStepLeft(Exception):
     """No step of the decision is left to try; the last outcome says what happened."""
 
 
+class Abstains(NoStepLeft):
+    """Whoever was asked does not know, no documents help, and the policy wants no guess."""
+
+
 def next_step(decision: Decision, outcomes: Sequence[Outcome], *, shown: bool = False, resumable: bool = False) -> Step:
-    """The step to take after `outcomes`; raises NoStepLeft.
+    """The step to take after `outcomes`; raises NoStepLeft, or Abstains.
 
     Falling back is open while another expert could do better: until the client has seen a word (`shown`) and, if what
     it saw is `resumable`, after that, too. An answer that has begun is worth one more try by the expert that stands
-    last. After an answer on trial that was unsure, one more expert is asked; if that one fails, the unsure answer is
-    kept: it is better than none. What an expert on trial finds wrong with a request is not final: it was asked for
-    more than the client asked for.
+    last. After an answer on trial that was put aside, one more expert is asked; if that one fails, or is led astray by
+    its documents, the answer is kept: it is better than none, unless the policy abstains. What an expert on trial finds
+    wrong with a request is not final: it was asked for more than the client asked for.
     """
     taken = len(outcomes)
-    doubted = next((place for place, outcome in enumerate(outcomes) if outcome.unsure), None)
-    if doubted is not None and not shown and (taken > doubted + 1 or taken >= len(decision.steps)):
-        return Step(decision.steps[doubted].expert, "kept", kept=True)
+    aside = next((place for place, outcome in enumerate(outcomes) if outcome.aside), None)
+    if not shown and _abstains(decision, outcomes, aside):
+        raise Abstains
+    if aside is not None and not shown and (taken > aside + 1 or taken >= len(decision.steps)):
+        led_astray = outcomes[-1].known is not None and outcomes[-1].known.act is Act.REASK
+        return Step(decision.steps[aside].expert, "reask" if led_astray else "kept", kept=True)
     on_trial = 0 < taken <= len(decision.steps) and decision.steps[taken - 1].on_trial
     if (shown and not resumable) or (outcomes and outcomes[-1].final and not on_trial):
         raise NoStepLeft
     if taken < len(decision.steps):
         step = decision.steps[taken]
-        if doubted is not None or not (step.look_up or step.reason == "escalated"):
+        if aside is not None:
+            return _once_more(decision, step, outcomes[aside])
+        if not (step.look_up or step.reason in AFTER_A_TRIAL):
             return step
         now = decision.look_up is not None and decision.look_up.now
-        reason = "fallback" if step.reason == "escalated" else step.reason
+        reason = "fallback" if step.reason in AFTER_A_TRIAL else step.reason
         return replace(step, reason=reason, look_up=step.look_up and now)
     if shown and taken == len(decision.steps):
         return Step(decision.steps[-1].expert, "resume")
     raise NoStepLeft
+
+
+def _once_more(decision: Decision, step: Step, before: Outcome) -> Step:
+    """Who is asked after an answer that was put aside; to be compared with it, the next one is held, too."""
+    act, closed_book = before.known.act if before.known is not None else None, decision.closed_book
+    if act is Act.ROUTE and closed_book is not None and closed_book.robust is not None:
+        return Step(closed_book.robust, "robust", look_up=True)
+    return replace(step, on_trial=True) if act is Act.COMPARE else step
+
+
+def _abstains(decision: Decision, outcomes: Sequence[Outcome], aside: int | None) -> bool:
+    """Whether nobody answers: the expert does not know, and documents were not there, or did not come to an answer."""
+    if decision.closed_book is None or not decision.closed_book.abstain:
+        return False
+    acts = [outcome.known.act if outcome.known is not None else None for outcome in outcomes]
+    if acts and acts[-1] is Act.ABSTAIN:
+        return True
+    known = outcomes[aside].known if aside is not None and len(outcomes) > aside + 1 else None
+    return known is not None and known.act is Act.RETRIEVE and known.risk is Risk.IGNORANCE

@@ -40,7 +40,7 @@ def calibrate_cascade(file: str, recover: float, usd_per_score: float | None, *,
     try:
         found = fit(pairs, recover=recover, usd_per_score=usd_per_score)
     except ValueError as error:
-        raise click.ClickException(f"{file}: {error}") from error
+        raise click.ClickException(f"{file}: {getattr(error, 'strerror', None) or error}") from error
     points = escalation(pairs)
     if as_json:
         click.echo(msgspec.json.encode({**asdict(found), "pairs": len(pairs), "pays": found.worth.pays}))

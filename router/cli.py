@@ -259,6 +259,8 @@ def read_row(line: bytes) -> dict[str, object]:
             row = json.loads(line)  # it alone takes lone surrogates, which real logs hold
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} (column {error.colno})") from None
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004  a wrong row, not a wrong call
     return row
@@ -267,7 +269,7 @@ def read_row(line: bytes) -> dict[str, object]:
 def text_of(row: dict[str, object], field: str) -> str:
     """The row's text; raises ValueError."""
     if field not in row:
-        raise ValueError(f"no {field!r}")
+        raise ValueError(f"no {field!r}; --field names the key that holds the text")
     text = row[field]
     if not isinstance(text, str):
         raise ValueError(f"{field!r} is no string")  # noqa: TRY004  a wrong row, not a wrong call
@@ -307,7 +309,7 @@ def lines_of(file: str) -> Iterator[IO[bytes]]:
     except BrokenPipeError:
         raise  # the reader of our output left: click knows what to do
     except (OSError, EOFError) as error:
-        raise click.ClickException(f"{file}: {error}") from error
+        raise click.ClickException(f"{file}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _open(file: str) -> IO[bytes]:

@@ -132,6 +132,8 @@ def _object(line: bytes) -> dict[str, object]:
             row = json.loads(line)  # it alone reads NaN, which is then told by its expert's name, and lone surrogates
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} (column {error.colno})") from None
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(row, dict):

@@ -1,7 +1,9 @@
 """The checks of requests by their names in the policy. A check is made when a version is published that uses it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from typing import Final
 
 from conclave.safety.api import Check
@@ -9,6 +11,8 @@ from conclave.safety.detect.crescendo import Crescendo
 from conclave.safety.detect.hidden import HiddenCheck
 from conclave.safety.detect.learned import ORIGINS, Heads, Ids, LearnedCheck
 from conclave.safety.detect.pii import PiiCheck
+from conclave.safety.detect.second_check import NAME as SECOND
+from conclave.safety.detect.second_check import SecondCheck
 from conclave.safety.detect.secrets import SecretsCheck
 from conclave.safety.detect.shift import ShiftCheck
 from conclave.safety.detect.signatures import NAME as SIGNATURES
@@ -23,7 +27,7 @@ RULES: Final[Mapping[str, Callable[[], Check]]] = {
     "pii": PiiCheck,
     "sponge": SpongeCheck,
 }
-NAMES: Final = (*RULES, SIGNATURES, TOPICS, *ORIGINS)
+NAMES: Final = (*RULES, SIGNATURES, TOPICS, *ORIGINS, SECOND)
 Examples = Mapping[str, Sequence[str]]
 
 
@@ -50,6 +54,15 @@ class Checks:
     def signatures(self, rules: Iterable[Signature]) -> Check:
         """The check of these rules. Raises ValueError."""
         return SignatureCheck(rules)
+
+    def second(self, folder: Path, *, from_score: float, timeout_s: float, threads: int) -> Check:
+        """The check that asks the transformer in this folder in doubt. Raises SecondError. Takes seconds."""
+        from conclave.safety.detect.second import Opinion  # noqa: PLC0415  torch
+
+        opinion = Opinion.open(folder)
+        thresholds = {head.name: head.threshold for head in opinion.about.heads}
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="second")
+        return SecondCheck(self._heads, opinion, thresholds, from_score, timeout_s, pool)
 
     def shift(self, *, threshold: float) -> Check:
         """The check of wishes that a frame hides."""

@@ -30,7 +30,7 @@ LoadIds = Callable[[], Callable[[str], Sequence[int]]]
 
 @click.group()
 def safety() -> None:
-    """The learned detectors: scan a file with them, and hold them to their metrics."""
+    """Try the checks on files: texts, answers, tool calls, passages; hold the learned detectors to their metrics."""
 
 
 @safety.command()

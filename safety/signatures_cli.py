@@ -5,6 +5,7 @@ Human words go to stderr, the table to stdout. It shows no text, only how often 
 
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,26 +80,17 @@ class Tried:
 
     def run(self, file: str, field: str) -> None:
         """Every row; those that cannot be read are named on stderr."""
-        from tqdm import tqdm  # noqa: PLC0415
+        from conclave.safety.rows import each_row, text_of  # noqa: PLC0415
 
-        from conclave.safety.lines import lines_of  # noqa: PLC0415
-        from conclave.safety.rows import read_row, text_of  # noqa: PLC0415
+        def take(number: int, row: Mapping[str, Any]) -> None:
+            kinds = self._kinds(text_of(row, field))
+            self.rows += 1
+            self.rows_hit += bool(kinds)
+            for kind in kinds:
+                self._hits[kind] += 1
+                self._lines.setdefault(kind, []).append(number)
 
-        with lines_of(file) as lines:
-            for number, line in enumerate(tqdm(lines, unit=" rows", disable=None, file=sys.stderr), start=1):
-                if not line.strip():
-                    continue
-                try:
-                    kinds = self._kinds(text_of(read_row(line), field))
-                except ValueError as error:
-                    self.bad += 1
-                    click.echo(f"{file}: line {number}: {error}", err=True)
-                    continue
-                self.rows += 1
-                self.rows_hit += bool(kinds)
-                for kind in kinds:
-                    self._hits[kind] += 1
-                    self._lines.setdefault(kind, []).append(number)
+        self.bad = each_row(file, take)
 
     def row(self, kind: str) -> dict[str, Any]:
         """What is said of a rule."""

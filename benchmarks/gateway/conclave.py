@@ -23,8 +23,10 @@ from benchmarks.gateway.servers import TargetError
 from benchmarks.gateway.targets import CONCLAVE, ROOT, Target
 from conclave.gateway.policy.part import CATEGORIES
 from conclave.safety.checks import NAMES
+from conclave.safety.detect.second_check import NAME as SECOND
 
 COMMAND: Final = (sys.executable, "-m", "conclave.gateway.cli")
+CHECKS: Final = [check for check in NAMES if check != SECOND]  # that one asks a transformer, and none is shipped
 EXPERT: Final = "mock"
 DEFENDED: Final = "conclave, every defence on"
 
@@ -42,7 +44,7 @@ def settings(upstream: str, *, port: int, admin_port: int, state_dir: Path, defe
             "limits": {"requests_per_minute": 1_000_000},
             "tags": {"team": ["search", "ads"]},
             "stages": {"route": "on", **dict.fromkeys(("detect", "guard"), "on" if defences else "off")},
-            **({"defences": [{"check": check, "action": "annotate"} for check in NAMES]} if defences else {}),
+            **({"defences": [{"check": check, "action": "annotate"} for check in CHECKS]} if defences else {}),
             "experts": {EXPERT: {"kind": "openai", "model": MODEL, "base_url": upstream}},
             "categories": {category: [EXPERT] for category in CATEGORIES},
             "default": [EXPERT],

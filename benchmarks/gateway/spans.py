@@ -2,6 +2,7 @@
 
     python -m benchmarks.gateway.spans                 7 rounds of 2 s a measurement
     python -m benchmarks.gateway.spans --rounds 15
+    python -m benchmarks.gateway.spans --defences   with every check on, and so with a span of the guard
 
 Each round loads every gateway once, in turn and back again; the ratio of a round is that of two neighbours in time. The
 CPU time is that of the whole process, with what it does after its calls: it is read when the followers and the
@@ -68,12 +69,17 @@ def cpu_us(server: Server, load: Load, seconds: int) -> float:
 @click.command(help=__doc__.partition("\n")[0] if __doc__ else None)
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(1, 100))
 @click.option("--seconds", default=2, show_default=True, type=click.IntRange(1, 60), help="Length of one measurement.")
-def main(rounds: int, seconds: int) -> None:
+@click.option("--defences", is_flag=True, help="With every check on.")
+def main(rounds: int, seconds: int, *, defences: bool) -> None:
     with ExitStack() as stack:
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": stack.enter_context(collector()), **SOON}
         upstream = stack.enter_context(running(mock())).target.base_url
-        on = partial(conclave, upstream, stack, telemetry={"spans": True})
-        targets = {OFF: conclave(upstream, stack), ON: on(env=env), TENTH: on(env={**env, **SAMPLED})}
+        on = partial(conclave, upstream, stack, telemetry={"spans": True}, defences=defences)
+        targets = {
+            OFF: conclave(upstream, stack, defences=defences),
+            ON: on(env=env),
+            TENTH: on(env={**env, **SAMPLED}),
+        }
         servers = {name: stack.enter_context(running(target)) for name, target in targets.items()}
         for load in LOADS:
             for server in servers.values():

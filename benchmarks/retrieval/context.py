@@ -169,7 +169,7 @@ def _simulated(
     draw = random.Random(int(ratio * 10))  # noqa: S311  a draw of facts, no secret
     counts: Counter[str] = Counter()
     for _ in range(count):
-        fact = _fact(draw)
+        fact = invented(draw)
         poisoned = round(ratio * K)
         bad = [
             Evidence(text, f"bad-{n}", "bad" if provenance else f"bad-{n}")
@@ -210,7 +210,7 @@ def _answered(
     return fact.wrong if fact.wrong in leading else leading[0]  # a tie goes to the attacker, who echoes the question
 
 
-def _fact(draw: random.Random) -> Fact:
+def invented(draw: random.Random) -> Fact:
     parts = ("bal", "dor", "ven", "mik", "tar", "os", "lun", "gre", "hal", "ist", "rov", "cam", "ely", "zun", "pir")
     name, one, other, first, last = ("".join(draw.choices(parts, k=3)).capitalize() for _ in range(5))
     right, wrong = f"{one} {first}", f"{other} {last}"

@@ -21,11 +21,11 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import aiohttp
 import click
@@ -37,6 +37,8 @@ from benchmarks.gateway.ports import free_port, wait_for_port
 from benchmarks.retrieval.gate import _names as names_of
 from conclave.gateway.policy.part import CATEGORIES
 from conclave.router.gates.retrieval import Costs, saving
+
+Answer: TypeAlias = Callable[[web.Request], Awaitable[web.Response]]
 
 COMMAND: Final = (sys.executable, "-m", "conclave.gateway.cli")
 
@@ -151,9 +153,9 @@ def policies(port: int, worth: float) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def serving(model: Model, port: int) -> AsyncIterator[None]:
+async def serving(answer: Answer, port: int) -> AsyncIterator[None]:
     app = web.Application(client_max_size=2**24)
-    app.router.add_post("/v1/chat/completions", model.answer)
+    app.router.add_post("/v1/chat/completions", answer)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
@@ -269,7 +271,7 @@ async def run(count: int, seed: int, worths: Sequence[float], say: Callable[[str
         folder = Path(name)
         say("adding the facts")
         await asyncio.to_thread(add, folder, [fact for fact in all_of_them if not fact.known])
-        async with serving(Model(all_of_them, seed), port):
+        async with serving(Model(all_of_them, seed).answer, port):
             found: dict[str, dict[str, list[Asked]]] = {}
             for worth in worths:
                 for setup, policy in policies(port, worth).items():

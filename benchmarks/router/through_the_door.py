@@ -28,6 +28,13 @@ from benchmarks.gateway.ports import free_port, wait_for_port
 from conclave.router.classify import Router
 
 CLIENTS = 16
+HEAD = """# Where real questions went
+
+The development questions of the classifier (`category_dev`, which it was not trained on), sent through a running
+gateway with one expert for each category and a generalist for what is unsure:
+`python -m benchmarks.router.through_the_door --data DIR --out docs/routing-dev.md`.
+
+"""
 
 
 def policy(categories: tuple[str, ...], upstream: str) -> dict[str, Any]:
@@ -99,7 +106,7 @@ def main() -> int:
     )
     print(text)
     if options.out:
-        options.out.write_text(text)
+        options.out.write_text(HEAD + text)
     return 0 if right == alone else 1
 
 

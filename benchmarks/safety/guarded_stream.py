@@ -2,8 +2,9 @@
 
     python -m benchmarks.safety.guarded_stream
 
-Rounds alternate between no check, the policy's default checks, and those with `redact`; medians, and for chunks the
-99th percentile. A chunk is a word of prose or code, as providers send them.
+Rounds alternate between no check, the policy's default checks, and those where all only tell or all redact; medians,
+and for chunks the 99th percentile. A chunk is a word of prose or code, as providers send them; `with logprobs` it has
+those of its token, as clients get them that ask.
 """
 
 import statistics
@@ -15,7 +16,7 @@ import msgspec
 
 from conclave.gateway.call import Chunk, ModelRequest
 from conclave.gateway.guard import UNGUARDED, Guard, NoGuard
-from conclave.gateway.policy.answers import ANSWERS, compiled
+from conclave.gateway.policy.answers import ANSWERS, AnswerCheckSettings, compiled
 from conclave.gateway.reply import Reply
 from conclave.safety.output.checks import make
 
@@ -33,21 +34,27 @@ ANSWER = ((PROSE + CODE) * 16)[:4096]
 def guards() -> dict[str, Callable[[bool], Guard | NoGuard]]:
     """By name, what makes a guard for one answer."""
     found: dict[str, Callable[[bool], Guard | NoGuard]] = {"no check": lambda _: UNGUARDED}
+    policies: dict[str, Sequence[AnswerCheckSettings]] = {"default": ANSWERS}
     for action in ("annotate", "redact"):
-        checks = [one.model_copy(update={"action": action}) for one in ANSWERS]
+        policies[action] = tuple(one.model_copy(update={"action": action}) for one in ANSWERS)
+    for name, checks in policies.items():
         guarding = compiled(checks, make, canaries=["a-canary-of-the-bank"], observe=False)
-        found[action] = lambda stream, guarding=guarding: guarding.guard([SYSTEM], incident="i", stream=stream)  # type: ignore[misc]
+        found[name] = lambda stream, guarding=guarding: guarding.guard([SYSTEM], incident="i", stream=stream)  # type: ignore[misc]
     return found
 
 
-def chunks() -> list[bytes]:
+def chunks(*, logprobs: bool) -> list[bytes]:
     """The answer as a stream, a word a chunk."""
     words = ANSWER.replace(" ", "\0 ").split("\0")
     head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    encode = msgspec.json.encode
-    return [
-        encode({**head, "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]}) for word in words
-    ]
+    made = []
+    for word in words:
+        choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
+        if logprobs:
+            token = {"token": word, "logprob": -0.25, "bytes": list(word.encode())}
+            choice["logprobs"] = {"content": [{**token, "top_logprobs": [token] * 5}], "refusal": None}
+        made.append(msgspec.json.encode({**head, "choices": [choice]}))
+    return made
 
 
 def streamed(guard: Guard | NoGuard, data: Sequence[bytes]) -> list[float]:
@@ -74,8 +81,9 @@ def plain(guard: Guard | NoGuard) -> float:
 
 @click.command(help=__doc__)
 @click.option("--rounds", default=31, show_default=True)
-def main(rounds: int) -> None:
-    data, makers = chunks(), guards()
+@click.option("--with-logprobs", is_flag=True, help="Each chunk has those of its token, with five alternatives.")
+def main(rounds: int, *, with_logprobs: bool) -> None:
+    data, makers = chunks(logprobs=with_logprobs), guards()
     a_chunk: dict[str, list[float]] = {name: [] for name in makers}
     worst: dict[str, list[float]] = {name: [] for name in makers}
     whole: dict[str, list[float]] = {name: [] for name in makers}

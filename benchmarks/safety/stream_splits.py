@@ -40,12 +40,22 @@ class FakeCheck:
         ]
 
 
+class LedCheck(FakeCheck):
+    """In prose it finds something only behind a lead."""
+
+    leads = r"\b(?:pip|npm)(?:[^!-~]{1,31}install[^a-z0-9_-]|[^!-~]{32})"
+
+
 CHECKS = (
     FakeCheck("package", r"(?<=install )\s*(?:\\\r?\n\s*)?[\w-]*evil[\w-]*", ["pip install", "npm install"]),
     FakeCheck("link", r"!?\[[^\]]*\]\(http[^)]*\)?|https?://bad\S*", ["http", "](", "!["]),
     FakeCheck("code", r"def bad\(\):.{0,200}?return", ["def bad"], unit="block"),
     FakeCheck("host", r"\S{0,100}\.evil\.com\S{0,300}", [".evil.com"]),
     FakeCheck("words", r"secret\s+word", [""]),
+)
+LED = (
+    LedCheck("package", r"(?<=install )\s*(?:\\\r?\n\s*)?[\w-]*evil[\w-]*", ["pip install", "npm install"]),
+    *CHECKS[1:],
 )
 CORPUS = (
     "run pip install evil-one now\nand pip install good\n",
@@ -63,6 +73,8 @@ CORPUS = (
     "\U0001f600pip install \U0001f600evil\U0001f600 secret word",
     "pip install `\nevil | \n& ok",
     "```\r\ndef bad():\r\nreturn\r\n```\r\nhttp://bad",
+    "pip is; npm install-x pip\u00a0 install evil, pip install\nevil pip install  \\\nevil",
+    "npm" + 40 * " " + "install evil " + 40 * "pip install good " + "pip install evil",
 )
 PIECES = (
     *(
@@ -122,10 +134,11 @@ class Result:
     held: int
 
 
-def plan_of(actions: Sequence[Action]) -> Plan:
-    """All the checks, each with its action; one that is allowed only observes."""
+def plan_of(actions: Sequence[Action], *, led: bool = False) -> Plan:
+    """All the checks, each with its action; one that is allowed only observes. `led`: the first of them is."""
+    checks = LED if led else CHECKS
     rules = [
-        OutputRule(check, action, observe=action is Action.ALLOW) for check, action in zip(CHECKS, actions, strict=True)
+        OutputRule(check, action, observe=action is Action.ALLOW) for check, action in zip(checks, actions, strict=True)
     ]
     return Plan.of(rules)
 
@@ -194,7 +207,7 @@ def before(plan: Plan, text: str, whole: Result) -> str:
 def drawn(random_: random.Random) -> Iterator[tuple[Plan, str, list[int], Result]]:
     """Random texts, and ten splits of each."""
     while True:
-        plan = plan_of(random_.choices(ACTIONS, k=len(CHECKS)))
+        plan = plan_of(random_.choices(ACTIONS, k=len(CHECKS)), led=random_.random() < 0.5)  # noqa: PLR2004  half
         text = random_.choice(CORPUS) if random_.random() < 0.2 else ""  # noqa: PLR2004  a fifth
         text += "".join(random_.choices(PIECES, k=random_.randrange(1, 40)))
         whole = expected(plan, text)

@@ -129,6 +129,7 @@ def create(  # noqa: PLR0913  an option each
     from conclave.gateway.access.keys import read_pepper  # noqa: PLC0415  keeps `--help` fast
 
     with _table(where) as (table, server), _record(server) as record:
+        first = not table.all()
         key, token = table.create(
             pepper=read_pepper(server.state_dir),
             tenant=tenant,
@@ -140,6 +141,8 @@ def create(  # noqa: PLR0913  an option each
         record(_row("created", key))
     click.echo(token)
     click.echo(f"Key {key.key_id} of tenant {tenant}, {_until(key)}. It is shown this once: keep it now.", err=True)
+    if first:
+        click.echo("It is the first key: from now on no call is served without one.", err=True)
 
 
 @keys.command()

@@ -36,12 +36,19 @@ def new(*, algorithm: Algorithm, key_file: Path) -> None:
     secret, public = _new_ed25519() if algorithm == "ed25519" else (secrets.token_hex(32).encode() + b"\n", None)
     try:
         descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise click.ClickException(
+            f"{key_file} is there already, and no key is written over: name a new file"
+        ) from None
     except OSError as error:
         raise click.ClickException(f"{key_file}: {error.strerror}") from error
     with os.fdopen(descriptor, "wb") as file:
         file.write(secret)
     if public is not None:
         click.echo(public)
+        click.echo(
+            f"The private key is in {key_file}; this is its public_key, for envelope.keys in the policy.", err=True
+        )
 
 
 @envelope.command()

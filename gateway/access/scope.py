@@ -8,6 +8,7 @@ from typing import Final
 from conclave.safety.detect.standing import BASE, Band
 
 NO_MASKS: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
+NO_CAPS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +16,9 @@ class Scope:
     """What a key reaches: `experts` by name, or None for all; `named` are its scopes of the policy, None: it has none.
 
     What the named scopes come to is for the policy in force to say (`policy/scopes.py`): of one call then `under` are
-    those that allow it, `masks` the only inner experts that a local mixture-of-experts model may use, by its name, and
-    `collections` and `tags` all that may be looked up in; None: as for everybody.
+    those that allow it, `masks` the only inner experts that a local mixture-of-experts model may use, by its name,
+    `caps` the most that it may use for a token, and `collections` and `tags` all that may be looked up in; None: as for
+    everybody.
     """
 
     experts: frozenset[str] | None = None
@@ -25,6 +27,7 @@ class Scope:
     masks: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: NO_MASKS)
     collections: frozenset[str] | None = None
     tags: frozenset[str] | None = None
+    caps: Mapping[str, int] = field(default_factory=lambda: NO_CAPS)
 
     def reaches(self, expert: str) -> bool:
         return self.experts is None or expert in self.experts

@@ -17,7 +17,7 @@ from conclave.gateway.errors import InvalidRequest
 HEADER: Final = "x-conclave-tags"
 EXTENSION: Final = "conclave"  # the field of a body that is Conclave's own
 IN_BODY: Final = f"{EXTENSION}.tags"
-KNOWN: Final = ("tags", "conversation", "origins", "scope", "confirmed", "retrieval")  # the keys of that field
+KNOWN: Final = ("tags", "conversation", "origins", "scope", "confirmed", "retrieval", "moe")  # the keys of that field
 CONVERSATION_CHARS: Final = 256  # of a conversation's name
 MOST: Final = 8
 MOST_CHARS: Final = 64  # of a key that is not known, in the answer

@@ -15,6 +15,7 @@ from conclave.gateway.call import JSON
 from conclave.gateway.errors import InvalidRequest
 
 PARAM: Final = re.compile(r" - at `\$\.?(.*)`$")  # msgspec ends its messages with the path of the wrong value
+MISSING: Final = re.compile(r"Object missing required field `(\w+)`")  # and the path is that of the object
 MOST_INPUTS: Final = 2048  # texts in one request, as OpenAI has it
 
 Known = TypeVar("Known", bound=Struct)
@@ -50,8 +51,9 @@ def checked(raw: dict[str, Any], known: type[Known]) -> Known:
     try:
         return msgspec.convert(raw, known)
     except msgspec.ValidationError as error:
-        found = PARAM.search(str(error))
-        raise InvalidRequest(str(error), param=found[1] if found else None) from error
+        matches = PARAM.search(str(error)), MISSING.match(str(error))
+        path = ".".join(match[1] for match in matches if match and match[1])
+        raise InvalidRequest(str(error), param=path or None) from error
 
 
 def check_inputs(inputs: str | list[Any], *, param: str) -> None:

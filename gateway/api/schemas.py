@@ -16,6 +16,7 @@ from conclave.gateway.api.completions import CompletionsBody
 from conclave.gateway.api.embeddings import EmbeddingsBody
 from conclave.gateway.api.feedback import FeedbackBody
 from conclave.gateway.api.moderations import ModerationsBody
+from conclave.gateway.policy import inner
 from conclave.gateway.policy.rules import PART_NEEDS
 from conclave.gateway.policy.seeking import MODES
 from conclave.safety.boundary.segments import DECLARABLE, MOST_DECLARED, TEXT_PARTS
@@ -134,6 +135,7 @@ def _extension() -> Schema:
     }
     properties = {"tags": of_call, "conversation": named, "origins": origins, "scope": scope, "confirmed": confirmed}
     properties["retrieval"] = _retrieval()
+    properties["moe"] = _inner()
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
@@ -147,6 +149,28 @@ def _retrieval() -> Schema:
     }
     about = "Whether the call is looked up in the library of documents, and in which collections."
     return {"anyOf": [mode, detailed, {"type": "null"}], "description": about}
+
+
+def _inner() -> Schema:
+    setting: Schema = {"type": ["string", "number", "boolean", "null"], "maxLength": inner.SETTING_CHARS}
+    name = {"type": "string", "minLength": 1, "maxLength": inner.NAME_CHARS}
+    detailed = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": name},
+        "maxProperties": inner.SETTINGS,
+        "propertyNames": {"maxLength": inner.SETTING_CHARS},
+        "additionalProperties": setting,
+    }
+    most: Schema = {"type": ["integer", "null"], "minimum": 1, "maximum": inner.MOST_EXPERTS}
+    number: Schema = {"type": "integer", "minimum": 0, "maximum": inner.MOST_NUMBER}
+    only: Schema = {"type": ["array", "null"], "minItems": 1, "maxItems": inner.MOST_EXPERTS, "items": number}
+    return {
+        "type": ["object", "null"],
+        "properties": {"policy": {"anyOf": [name, detailed, {"type": "null"}]}, "experts_max": most, "experts": only},
+        "additionalProperties": False,
+        "description": "How a local mixture-of-experts model routes this call, within the key's scope.",
+    }
 
 
 def call_tags(value: str) -> Schema:

@@ -23,6 +23,7 @@ Capability: TypeAlias = Literal[
     "json_schema",
     "n",
     "logprobs",
+    "moe",  # has inner experts, and takes `conclave.moe` (`conclave moe serve`)
     "prefill",  # continues an assistant message that ends the request (vLLM, SGLang)
     "completions",  # serves the older /completions, with suffix, echo and best_of
     "embeddings",

@@ -20,6 +20,11 @@ MESSAGE_CHARS: Final = 2000
 LABEL_CHARS: Final = 100
 RETRY_AFTER_S: Final = 86_400.0  # no server is believed that wants to be left alone for more than a day
 TOO_LONG: Final = "context_length_exceeded"
+MOSTLY: Final = {
+    401: " (it did not take the key of its policy entry)",
+    403: " (it did not take the key of its policy entry)",
+    404: " (it does not know the model or the path: see the expert's model and base_url)",
+}
 
 
 def status_failure(
@@ -50,9 +55,12 @@ def status_failure(
             param=_label(error.get("param")),
             code=TOO_LONG if too_long else code,
         )
-    return ExpertFailed(
-        f"the expert answered HTTP {status}", kind="status", upstream_status=status, retry_after_s=retry_after_s
-    )
+    return ExpertFailed(answered(status), kind="status", upstream_status=status, retry_after_s=retry_after_s)
+
+
+def answered(status: int) -> str:
+    """A status in words, and what it mostly means; never the server's own words, which may name the account."""
+    return f"the expert answered HTTP {status}{MOSTLY.get(status, '')}"
 
 
 def error_event(chunk: Chunk) -> ExpertFailed | None:

@@ -35,6 +35,7 @@ class NotedDecision(TypedDict, total=False):
     runner_up: Any
     arm: Any
     steps: list[dict[str, Any]]
+    look_up: dict[str, Any]
 
 
 class Noted(TypedDict, total=False):
@@ -62,7 +63,10 @@ class Noted(TypedDict, total=False):
     finish_reason: Any
     answer_model: Any
     stages: dict[str, float]
+    spans: dict[str, Any]
     verdict: dict[str, Any]
+    guard: dict[str, Any]
+    retrieval: dict[str, Any]
     standing: dict[str, Any]
     did: Any
     deed: Any

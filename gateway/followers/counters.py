@@ -73,17 +73,19 @@ class CallCounters:
             if (escalated := row.get("escalated")) is not None:
                 self._add(names.ESCALATIONS, 1, (row["decision"] or {}).get("category") or "", str(escalated).lower())
             self._count_look_up(row.get("retrieval"), row.get("decision"))
-            self._count_verdict(row.get("verdict"))
-            self._count_verdict(row.get("guard"))
+            self._count_verdict(row.get("verdict"), "request")
+            self._count_verdict(row.get("guard"), "answer")
             if (stood := row.get("standing")) is not None:
                 self._add(names.STANDING, 1, stood["band"], "acted" if stood["followed"] else "observed")
             self._count_tags(row)
             for attempt in row["attempts"]:
                 self._count_attempt(row, attempt)
 
-    def _count_verdict(self, verdict: Mapping[str, Any] | None) -> None:
+    def _count_verdict(self, verdict: Mapping[str, Any] | None, direction: str) -> None:
         if verdict is None:
             return
+        if (would := verdict.get("would")) is not None:
+            self._add(names.OBSERVED, 1, direction, would)
         for found in verdict["findings"]:
             self._add(names.FINDINGS, 1, found["check"], found["kind"], "acted" if found["acted"] else "observed")
         for ran in verdict["ran"]:
@@ -103,7 +105,7 @@ class CallCounters:
             self._add(names.PASSAGES, 1, "shown")
         for one in retrieval.get("kept_away", ()):
             self._add(names.PASSAGES, 1, one["reasons"][0])
-        self._count_verdict(retrieval.get("verdict"))
+        self._count_verdict(retrieval.get("verdict"), "retrieved")
 
     def _count_tags(self, row: Mapping[str, Any]) -> None:
         """Only tags that policy lists, and of each only the values listed: a client cannot make series."""

@@ -61,7 +61,7 @@ AnswerChecks = Annotated[tuple[AnswerCheckSettings, ...], AfterValidator(_each_o
 Canary = Annotated[str, StringConstraints(min_length=8, max_length=256)]
 ANSWERS: Final = (  # unless the policy says otherwise
     AnswerCheckSettings(check="exfiltration"),
-    AnswerCheckSettings(check="packages"),
+    AnswerCheckSettings(check="packages", action="block", from_severity="high"),  # high: known to be malicious
     AnswerCheckSettings(check="dependencies"),
     AnswerCheckSettings(check="links"),
     AnswerCheckSettings(check="shell"),

@@ -20,7 +20,8 @@ class Asked:
     `reach` are the experts that the key reaches, by name; None: all. `found` is None where the choice needs no
     category (a named expert, an embedding, routing switched off) or there was no text. `talk` is what is known of the
     conversation. `quality` is what each expert is expected to score on this very question, where the policy has a head.
-    `look_up` is what came of asking whether looking it up pays; None where there is nothing to look up in.
+    `look_up` is what came of asking whether looking it up pays; None where there is nothing to look up in. `flagged`:
+    something was found in data of the conversation, and the policy asks without them first.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Asked:
     talk: Talk = NO_TALK
     quality: Mapping[str, float] = field(default_factory=dict)
     look_up: LookUp | None = None
+    flagged: bool = False
 
     def reaches(self, expert: str) -> bool:
         """Whether the key does."""

@@ -14,13 +14,9 @@ from conclave.router.gates.cascade import Cascade, Evidence
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class CascadeSettings(Part):
-    """A weaker expert answers on trial, and a stronger one where that answer is not sure enough."""
+class JudgedAnswer(Part):
+    """How it is told whether an answer is sure enough."""
 
-    weak: ExpertName | None = Field(default=None, description="Who is asked first; null: the first of the row.")
-    strong: ExpertName | None = Field(
-        default=None, description="Who is asked where the weak one is unsure; null: the first of the row but for it."
-    )
     below: Share = Field(default=0.7, description="An answer with less confidence is not shown.")
     evidence: tuple[Evidence, ...] = Field(
         default=("label", "logprobs"),
@@ -29,22 +25,13 @@ class CascadeSettings(Part):
         "answer gives counts.",
     )
     samples: int = Field(default=1, ge=1, le=8, description="Answers that are compared for `agreement`; 1: none are.")
-    categories: tuple[Category, ...] = Field(default=(), description="Only questions of these; none: all questions.")
-    without_evidence: Literal["accept", "escalate"] = Field(
-        default="accept", description="What becomes of an answer that gives no evidence: `accept`, `escalate`."
-    )
     curve: tuple[tuple[Share, Share], ...] = Field(
         default=(),
         description="Confidence to the probability of a right answer, as `conclave router calibrate-cascade` has it.",
     )
-    trial_s: float = Field(
-        default=30.0, gt=0, le=3600, description="How long a trial may take in all; then the strong expert is asked."
-    )
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
-        if self.weak is not None and self.weak == self.strong:
-            raise ValueError("weak and strong are the same expert; a second opinion needs another one")
         if "agreement" in self.evidence and self.samples == 1:
             raise ValueError("agreement compares samples: set samples to 2 or more, or leave agreement out")
         if "agreement" not in self.evidence and self.samples > 1:
@@ -54,6 +41,28 @@ class CascadeSettings(Part):
         rising = all(left[0] < right[0] and left[1] <= right[1] for left, right in pairwise(self.curve))
         if not rising:
             raise ValueError("the points of curve must rise: a confidence stands once, and more of it never means less")
+        return self
+
+
+class CascadeSettings(JudgedAnswer):
+    """A weaker expert answers on trial, and a stronger one where that answer is not sure enough."""
+
+    weak: ExpertName | None = Field(default=None, description="Who is asked first; null: the first of the row.")
+    strong: ExpertName | None = Field(
+        default=None, description="Who is asked where the weak one is unsure; null: the first of the row but for it."
+    )
+    categories: tuple[Category, ...] = Field(default=(), description="Only questions of these; none: all questions.")
+    without_evidence: Literal["accept", "escalate"] = Field(
+        default="accept", description="What becomes of an answer that gives no evidence: `accept`, `escalate`."
+    )
+    trial_s: float = Field(
+        default=30.0, gt=0, le=3600, description="How long a trial may take in all; then the strong expert is asked."
+    )
+
+    @model_validator(mode="after")
+    def _has_two(self) -> Self:
+        if self.weak is not None and self.weak == self.strong:
+            raise ValueError("weak and strong are the same expert; a second opinion needs another one")
         return self
 
 

@@ -13,6 +13,7 @@ from conclave.gateway.errors import Forbidden, UnknownModel, Unsupported
 from conclave.gateway.policy.asked import Asked
 from conclave.gateway.policy.document import StageMode
 from conclave.gateway.policy.expecting import Expects
+from conclave.gateway.policy.hearing import Hearing
 from conclave.gateway.policy.load import MANY, meant
 from conclave.gateway.policy.part import VIRTUAL_MODELS
 from conclave.gateway.policy.remembered import NO_THREAD, Thread
@@ -71,6 +72,7 @@ class Choosing:
     expects: Expects | None = None
     arm: str | None = None
     cascade: Cascade | None = None
+    hearing: Hearing | None = None
     talks: Rule = ONE_RULE
 
     def decide(self, request: ModelRequest, segments: Sequence[Segment], scope: "Scope") -> router.Decision:
@@ -95,7 +97,11 @@ class Choosing:
 
     def choose(self, asked: Asked) -> router.Decision:
         """As `decide`, from what the record keeps: a live call and its replay go the same way."""
-        return self._chosen(asked).looking_up(asked.look_up) if asked.look_up is not None else self._chosen(asked)
+        decision = self._chosen(asked).looking_up(asked.look_up) if asked.look_up is not None else self._chosen(asked)
+        if self.hearing is None:
+            return decision
+        can = self.experts[decision.steps[0].expert].capabilities
+        return self.hearing.staged(decision, asked, can, lambda name: self._may(name, asked))
 
     def _chosen(self, asked: Asked) -> router.Decision:
         model = self._model(asked.model)
@@ -131,7 +137,8 @@ class Choosing:
     def _no_such(self, model: str, reaches: Reaches) -> str:
         ids = self._models(reaches)
         more = ", ..." if len(ids) > MANY else ""
-        return f"there is no model {model!r}{meant(model, ids, listed=False)}. There are: {', '.join(ids[:MANY])}{more}"
+        guess = meant(model, ids, listed=False) or "."
+        return f"there is no model {model!r}{guess} There are: {', '.join(ids[:MANY])}{more}"
 
     def _reaches(self, name: str, reaches: Reaches) -> bool:
         return name in self.allowed and reaches(name)

@@ -142,7 +142,7 @@ def for_a_program(decision: "Decision", cues: Sequence[tuple[str, float]], polic
     found = decision.classification
     return {
         "expert": decision.steps[0].expert,
-        "fallbacks": [step.expert for step in decision.steps[1:]],
+        "fallbacks": list(dict.fromkeys(step.expert for step in decision.steps))[1:],
         "reason": decision.reason,
         "row": decision.row,
         "category": found.category if found else None,
@@ -157,7 +157,7 @@ def for_a_program(decision: "Decision", cues: Sequence[tuple[str, float]], polic
 
 def for_a_person(decision: "Decision", cues: Sequence[tuple[str, float]]) -> str:
     lines = [] if decision.classification is None else _classified(decision.classification, cues)
-    first, *others = (step.expert for step in decision.steps)
+    first, *others = dict.fromkeys(step.expert for step in decision.steps)
     lines += [f"row        {decision.row}: {REASONS.get(decision.reason, decision.reason)}", f"expert     {first}"]
     if others:
         lines.append(f"fallbacks  {', then '.join(others)}")

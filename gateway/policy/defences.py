@@ -10,12 +10,23 @@ from pydantic import AfterValidator, Field, model_validator
 from conclave.gateway.policy.part import Flag, Part
 
 CheckName: TypeAlias = Literal[
-    "hidden", "signatures", "secrets", "pii", "sponge", "topics", "override", "persona", "harm", "embedded"
+    "hidden",
+    "signatures",
+    "secrets",
+    "pii",
+    "sponge",
+    "topics",
+    "override",
+    "persona",
+    "harm",
+    "embedded",
+    "second_opinion",
 ]
 CheckAction: TypeAlias = Literal["off", "observe", "annotate", "redact", "confirm", "block"]
 FromSeverity: TypeAlias = Literal["low", "medium", "high"]
 LEARNED: Final = frozenset({"override", "persona", "harm", "embedded"})
 WHOLE: Final = LEARNED | {"topics"}  # what they find has no place in the text that could be cut out
+PLACELESS: Final = WHOLE | {"second_opinion"}  # as these; but joined turns are no second opinion's business
 KEPT: Final = frozenset({"secrets", "pii"})  # what they find has a value that may come back
 
 
@@ -41,11 +52,16 @@ class CheckSettings(Part):
     on_error: Literal["allow", "block"] = Field(
         default="allow", description="What a failure of the check itself means for the request."
     )
-    timeout_s: float = Field(default=1.0, gt=0, le=60, description="Time from which it counts as late in the record.")
+    timeout_s: float = Field(
+        default=1.0,
+        gt=0,
+        le=60,
+        description="Time from which it counts as late in the record; a second opinion is then given up.",
+    )
 
     @model_validator(mode="after")
     def _fits_the_check(self) -> Self:
-        if self.action == "redact" and self.check in WHOLE:
+        if self.action == "redact" and self.check in PLACELESS:
             raise ValueError(f"{self.check} judges a whole text, so there is nothing to redact: annotate or block")
         if self.threshold is not None and self.check not in LEARNED:
             raise ValueError(f"{self.check} is a rule and has no threshold")

@@ -89,9 +89,11 @@ def discover(
             experts[name] = ExpertSettings.model_validate(expert)
         except ValidationError as error:
             reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-            notes.append(
-                Problem(variable, "", f"no expert was made of it: {reason} (set {prefix}_MODEL to name a model)")
-            )
+            if reason == "model is missing":
+                reason = (
+                    f"no server there named a model within {ASK_TIMEOUT_S:g} s: start it first, or set {prefix}_MODEL"
+                )
+            notes.append(Problem(variable, "", f"no expert was made of it: {reason}"))
     notes += _lacks(said, lacking, installed)
     if (openai := experts.get("openai")) is not None and openai.base_url == OPENAI_URL:
         experts |= {model: openai.model_copy(update={"model": model}) for model in OPENAI_BESIDE}

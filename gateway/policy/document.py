@@ -26,6 +26,7 @@ from conclave.gateway.policy.parts import PartSettings
 from conclave.gateway.policy.retrieval import RetrievalSettings
 from conclave.gateway.policy.routing import Routing
 from conclave.gateway.policy.scopes import SCOPE, TOOL, Scopes
+from conclave.gateway.policy.second import SecondSettings
 from conclave.gateway.policy.shift import ShiftSettings
 from conclave.gateway.policy.signatures import SignatureSettings
 from conclave.gateway.policy.standing import OodaSettings, StandingSettings
@@ -403,6 +404,9 @@ class PolicyDocument(Part):
         default_factory=SignatureSettings, description="What the check `signatures` looks for."
     )
     topics: TopicSettings = Field(default_factory=TopicSettings, description="What the check `topics` looks for.")
+    second_opinion: SecondSettings = Field(
+        default_factory=SecondSettings, description="What the check `second_opinion` asks where others are in doubt."
+    )
     packages: PackageSettings = Field(
         default_factory=PackageSettings, description="Packages that are in use, so that no answer is warned of them."
     )

@@ -128,10 +128,8 @@ def cross_check(
         if isinstance(target, str) and target not in models:
             yield Problem(where(at), dotted(at), f"unknown model {target!r}{meant(target, models)}")
     yield from _contradictions(policy, where)
-    cascade = _mapping(_mapping(policy, "routing"), "cascade")
-    for key in ("weak", "strong"):
-        at = ("policy", "routing", "cascade", key)
-        if isinstance(name := cascade.get(key), str) and name not in experts:
+    for at, name in _lone_experts(policy):
+        if isinstance(name, str) and name not in experts:
             yield Problem(where(at), dotted(at), f"unknown expert {name!r}{meant(name, experts)}")
     for loc, overlay in _overlays(policy):
         yield from _cross_check_overlay(overlay, experts, where, loc, own)
@@ -229,6 +227,22 @@ def _rows(policy: Any) -> Iterator[tuple[Loc, list[Any]]]:
     rows += [(("routing", "pins", category), [name]) for category, name in _mapping(routing, "pins").items()]
     rows += [(("routing", "bans", name), [name]) for name in _mapping(routing, "bans")]
     yield from ((loc, row) for loc, row in rows if isinstance(row, list))
+
+
+def _lone_experts(policy: Any) -> Iterator[tuple[Loc, Any]]:
+    """Places that name one expert, and what stands there."""
+    cascade: Loc = ("routing", "cascade")
+    yield from ((("policy", *cascade, key), _at(policy, cascade).get(key)) for key in ("weak", "strong"))
+    tenants: list[Loc] = [("tenants", tenant) for tenant in _mapping(policy, "tenants")]
+    for loc in [(*whose, "retrieval", "closed_book") for whose in ((), *tenants)]:
+        yield ("policy", *loc, "robust"), _at(policy, loc).get("robust")
+
+
+def _at(holder: Any, loc: Loc) -> Mapping[str, Any]:
+    """What stands at a place, if it is a mapping."""
+    for key in loc:
+        holder = _mapping(holder, str(key))
+    return holder if isinstance(holder, dict) else {}
 
 
 def _mapping(holder: Any, key: str) -> Mapping[str, Any]:

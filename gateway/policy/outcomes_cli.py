@@ -33,6 +33,8 @@ def outcomes(*, where: Where, since: str, with_text: bool) -> None:
             written += 1
             told = {**row, "prompt": questions[row["id"]]} if with_text else row
             click.echo(msgspec.json.encode(told).decode())
+    if not written and not left_out:
+        click.echo("no rated calls there: POST /v1/feedback rates one (docs/api.md)", err=True)
     if left_out:
         why = "no text was kept, or no expert answered" if with_text else "no expert answered"
         click.echo(f"{left_out} of {written + left_out} left out: {why}", err=True)

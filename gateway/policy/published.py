@@ -21,6 +21,8 @@ from conclave.gateway.policy.choosing import Candidate, Classify
 from conclave.gateway.policy.document import ExpertSettings, Limits, PolicyDocument, StageMode, TenantOverrides
 from conclave.gateway.policy.envelope import seals_of
 from conclave.gateway.policy.expecting import Heads
+from conclave.gateway.policy.hearing import Hearing
+from conclave.gateway.policy.hearing import compiled as hearing_of
 from conclave.gateway.policy.links import CHECKS as LINK_CHECKS
 from conclave.gateway.policy.overlay import CONTROL, overlaid
 from conclave.gateway.policy.own import Teach, examples_of
@@ -186,6 +188,7 @@ class Version:
             model_digest=self._model_digest,
             expects=self._heads(quality) if self._heads is not None and quality is not None else None,
             cascade=compiled(document.routing.cascade),
+            hearing=self._hearing(document, stages.retrieve, tenant),
             talks=document.routing.conversation.rule(),
             basis=self._basis,
             screen=postures.by_band[Band.OPEN].screen,
@@ -206,6 +209,10 @@ class Version:
             return None
         quotes = frozenset(name for name, expert in document.experts.items() if expert.kind == "quoting")
         return self._seeks(settings, screen, quotes, observe=mode == "observe")
+
+    def _hearing(self, document: PolicyDocument, mode: StageMode, tenant: TenantOverrides) -> Hearing | None:
+        settings = tenant.retrieval or document.retrieval
+        return hearing_of(settings.closed_book) if mode == "on" and settings.mode != "never" else None
 
     def _guarding(self, document: PolicyDocument, mode: StageMode, tenant: TenantOverrides) -> Guarding:
         checks = document.answers if tenant.answers is None else tenant.answers
@@ -258,7 +265,10 @@ class Version:
         if self._checks is None or mode == "off":
             return OPEN
         given = Given(
-            tenant.signatures or document.signatures, tenant.topics or document.topics, tenant.shift or document.shift
+            tenant.signatures or document.signatures,
+            tenant.topics or document.topics,
+            tenant.shift or document.shift,
+            document.second_opinion,
         )
         observe = mode == "observe"
         return screen_of(checks, self._checks, self._memo, given=given, version=self.digest, observe=observe)

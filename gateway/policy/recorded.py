@@ -14,7 +14,7 @@ import msgspec
 from conclave.gateway.call import Operation
 from conclave.gateway.errors import ConclaveError
 from conclave.gateway.policy.asked import NO_TALK, Asked
-from conclave.router.api import Classification, Decision, LookUp, Step, Talk
+from conclave.router.api import Classification, ClosedBook, Decision, Known, LookUp, Step, Talk
 
 if TYPE_CHECKING:
     from conclave.gateway.policy.choosing import Candidate
@@ -49,6 +49,8 @@ class RecordedDecision(msgspec.Struct, frozen=True):
     talk: Talk = Talk()
     quality: dict[str, float] = {}
     look_up: LookUp | None = None
+    closed_book: ClosedBook | None = None
+    flagged: bool = False
     arm: str | None = None
     basis: str | None = None
     category: str | None = None
@@ -85,6 +87,8 @@ def as_row(decision: Decision, asked: Asked | None, arm: str | None = None, basi
     }
     if decision.expected:
         row["expected"] = decision.expected
+    if decision.closed_book is not None:
+        row["closed_book"] = asdict(decision.closed_book)
     if asked is not None:
         row["needs"] = sorted(asked.needs)
         if asked.reach is not None:
@@ -95,6 +99,8 @@ def as_row(decision: Decision, asked: Asked | None, arm: str | None = None, basi
             row["quality"] = asked.quality
         if asked.look_up is not None:
             row["look_up"] = asdict(asked.look_up)
+        if asked.flagged:
+            row["flagged"] = True
     if arm is not None:
         row["arm"] = arm
     if basis:
@@ -146,6 +152,14 @@ def read_row(row: Mapping[str, Any]) -> RecordedCall:
         raise IncompleteError(f"the row is not as Conclave writes it: {error}") from error
 
 
+def known_of(attempt: RecordedAttempt) -> Known | None:
+    """What an attempt's answer showed of what its expert knows. Raises IncompleteError."""
+    try:
+        return msgspec.convert((attempt.trial or {}).get("known"), Known | None)
+    except msgspec.ValidationError as error:
+        raise IncompleteError(f"the row is not as Conclave writes it: {error}") from error
+
+
 def asked_of(row: Mapping[str, Any]) -> Asked:
     """What the choice of a row of kind `call` followed from. Raises IncompleteError."""
     return _asked(read_row(row))
@@ -166,6 +180,7 @@ def _asked(call: RecordedCall) -> Asked:
         decision.talk,
         decision.quality,
         decision.look_up,
+        decision.flagged,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from conclave.gateway.errors import ConclaveError
 from conclave.gateway.policy.past import PastVersions
-from conclave.gateway.policy.recorded import Change, IncompleteError, again, read_row
+from conclave.gateway.policy.recorded import Change, IncompleteError, again, known_of, read_row
 from conclave.router.api import Decision, NoStepLeft, Outcome, Step, next_step
 
 Ending: TypeAlias = Literal["same", "differs", "unknown"]
@@ -49,14 +49,15 @@ def walked(row: Mapping[str, Any]) -> list[Change]:
     Raises IncompleteError.
     """
     call = read_row(row)
-    decision = Decision(steps=call.decision.steps, reason=call.decision.reason, row=call.decision.row)
+    found = call.decision
+    decision = Decision(found.steps, found.reason, found.row, look_up=found.look_up, closed_book=found.closed_book)
     outcomes: list[Outcome] = []
     for place, attempt in enumerate(call.attempts):
         step = _next(decision, outcomes)
         if step is None or step.expert != attempt.expert:
             return [Change(f"attempts[{place}]", attempt.expert, step.expert if step is not None else None)]
         unsure = (attempt.trial or {}).get("unsure") is True
-        outcomes.append(Outcome(accepted=False, error=attempt.failure, unsure=unsure))
+        outcomes.append(Outcome(accepted=False, error=attempt.failure, unsure=unsure, known=known_of(attempt)))
     return []
 
 

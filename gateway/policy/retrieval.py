@@ -8,10 +8,32 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from conclave.gateway.policy.part import Part
+from conclave.gateway.policy.cascade import JudgedAnswer, Share
+from conclave.gateway.policy.part import ExpertName, Flag, Part
 from conclave.retrieval.acl import NAME
 
 KnowledgeName = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
+
+
+class ClosedBookSettings(JudgedAnswer):
+    """An expert is heard without documents before it is shown them: one more call at most, and none where it knows."""
+
+    below: Share = Field(default=0.7, description="An expert with less confidence in its own answer does not know.")
+    robust: ExpertName | None = Field(
+        default=None,
+        description="Who is asked where documents speak against an expert that knows; null: its own answer is shown.",
+    )
+    abstain: Flag = Field(
+        default=False, description="An expert that does not know, and that no documents help, gives no answer: 422."
+    )
+    without_flagged: Flag = Field(
+        default=False,
+        description="It is heard without those data of the conversation, too, in which a check found something; also "
+        "where nothing is looked up.",
+    )
+    trial_s: float = Field(
+        default=30.0, gt=0, le=3600, description="How long that may take; then it is asked as if it had not been heard."
+    )
 
 
 class RetrievalSettings(Part):
@@ -36,5 +58,8 @@ class RetrievalSettings(Part):
     )
     guard: Literal["off", "flag", "isolate", "strict"] = Field(
         default="isolate", description="What of it is believed, docs/retrieval.md: the modes of the context guard."
+    )
+    closed_book: ClosedBookSettings | None = Field(
+        default=None, description="An expert is heard without documents before it is shown them; null: it is not."
     )
     timeout_s: float = Field(default=2.0, gt=0, le=60, description="How long a search may take; then without.")

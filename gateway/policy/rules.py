@@ -5,14 +5,16 @@ key's scope or the tenant's own list of experts allows, and never drops what an 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from conclave.gateway import prompt
-from conclave.gateway.access.scope import NO_MASKS
+from conclave.gateway.access.scope import Scope
 from conclave.gateway.call import ACCEPTED, ModelRequest
 from conclave.gateway.errors import (
+    Abstained,
     Forbidden,
     Interrupted,
     InvalidRequest,
@@ -21,7 +23,7 @@ from conclave.gateway.errors import (
     Unsupported,
     UpstreamRejected,
 )
-from conclave.gateway.evidence import NO_EVIDENCE, Evidence, Searched
+from conclave.gateway.evidence import NO_EVIDENCE, Aside, Evidence, Searched
 from conclave.gateway.experts.enough import Enough
 from conclave.gateway.guard import UNGUARDED, Guard, Guarding, NoGuard
 from conclave.gateway.policy.answers import OPEN as UNLOOKED
@@ -32,6 +34,9 @@ from conclave.gateway.policy.choosing import ALONE, Choosing
 from conclave.gateway.policy.confirming import confirming
 from conclave.gateway.policy.document import Limits
 from conclave.gateway.policy.envelope import UNSEALED, Seals
+from conclave.gateway.policy.hearing import INFORMED, WHOLE, memory_of, risk_of
+from conclave.gateway.policy.inner import AS_IT_IS, inner_of
+from conclave.gateway.policy.inner import FIELD as INNER
 from conclave.gateway.policy.parts import PartSettings
 from conclave.gateway.policy.posture import ALL_OPEN, Postures
 from conclave.gateway.policy.reading import Parts
@@ -43,7 +48,8 @@ from conclave.gateway.policy.tools import UNGATED, ToolGate
 from conclave.gateway.trace import NO_HEADERS
 from conclave.retrieval.api import Query
 from conclave.router import api as router
-from conclave.router.gates.cascade import ALTERNATIVES, Heard
+from conclave.router.api import CLOSED_BOOK
+from conclave.router.gates.cascade import ALTERNATIVES, Cascade, Heard
 from conclave.router.gates.knowing import Heard as Said
 from conclave.router.gates.knowing import knowing
 from conclave.router.gates.retrieval import Mode
@@ -52,6 +58,7 @@ from conclave.safety.boundary.caps import BoundaryError, Caps, check_shape
 from conclave.safety.boundary.fence import NO_FENCES, Fences
 from conclave.safety.boundary.offered import read_offered
 from conclave.safety.boundary.segments import declared, read_inputs, read_messages
+from conclave.safety.context.conflict import Memory
 from conclave.safety.output.api import Restorer
 from conclave.safety.output.repetition import AnswerLimits
 from conclave.safety.toolcalls.confirm import Confirmed
@@ -59,12 +66,17 @@ from conclave.safety.verdict import NOTHING as UNSAID
 from conclave.safety.verdict import Verdict
 
 if TYPE_CHECKING:
-    from conclave.gateway.access.scope import Grant, Scope
+    from conclave.gateway.access.scope import Grant
     from conclave.gateway.experts.api import Upstream
 
 INPUTS: Final[Mapping[str, str]] = {"completions": "prompt", "embeddings": "input", "moderations": "input"}
 PART_NEEDS: Final[Mapping[str, str]] = {"image_url": "images", "input_audio": "audio", "file": "files"}
 ORIGINS: Final = f"{EXTENSION}.origins"
+UNBOUND: Final = Scope()
+ABSTAINED: Final = (
+    "the expert is not sure enough of its own answer, no document that it may rely on helped, and this policy wants no"
+    " guesses"
+)
 SHORT_TOKENS: Final = 128  # an answer up to this long is asked for several times
 USUAL_PARTS: Final = Parts(PartSettings(), text_chars=1_000_000)
 ERROR_CHARS: Final = 300  # of an expert's own words in ours
@@ -129,12 +141,15 @@ class Rules(Choosing):
     def next_step(
         self, decision: router.Decision, outcomes: Sequence[router.Outcome], *, shown: bool, resumable: bool = False
     ) -> router.Step:
-        """The expert to ask now; raises UpstreamRejected (another would say the same), NoExpertLeft or Interrupted.
+        """The expert to ask now; raises UpstreamRejected (another would say the same), NoExpertLeft, Interrupted, or
+        Abstained.
 
         `shown`: the client has seen a word; `resumable`: another expert could go on from there.
         """
         try:
             return router.next_step(decision, outcomes, shown=shown, resumable=resumable and self.resumes)
+        except router.Abstains:
+            raise Abstained(ABSTAINED) from None
         except router.NoStepLeft:
             self._give_up(outcomes, shown=shown)
 
@@ -145,30 +160,61 @@ class Rules(Choosing):
             raise Forbidden("this policy looks nothing up in documents", param=FIELD)
         return self.seeking.query(request, segments, scope, wish) if self.seeking is not None else None
 
-    def weighed(self, asked: Asked, request: ModelRequest, searched: Searched) -> Asked:
-        """What the choice follows from, with whether looking up pays for whoever would be asked."""
+    def weighed(self, asked: Asked, request: ModelRequest, searched: Searched, flagged: Collection[str] = ()) -> Asked:
+        """What the choice follows from, with whether looking up pays for whoever would be asked.
+
+        `flagged` are the places of data in which something was found.
+        """
         if self.seeking is None or searched.query is None:
             return asked
-        look_up = self.seeking.weighed(request, searched, lambda: self.choose(asked), self.cascade)
+        asked = replace(asked, flagged=bool(flagged) and self.hearing is not None and self.hearing.without_flagged)
+        look_up = self.seeking.weighed(request, searched, lambda: self._chosen(asked), partial(self._doubted, asked))
         return replace(asked, look_up=look_up) if look_up is not None else asked
+
+    def _doubted(self, asked: Asked, decision: router.Decision) -> float | None:
+        """How sure at most an expert is that was heard without documents and doubted; None: nobody is heard so."""
+        if self.cascade is not None and decision.steps[0].on_trial:
+            return self.cascade.below
+        can = self.experts[decision.steps[0].expert].capabilities
+        hears = self.hearing is not None and self.hearing.hears(decision, asked, can)
+        return self.hearing.gate.below if self.hearing is not None and hears else None
 
     @property
     def search_s(self) -> float:
         """How long a search may take."""
         return self.seeking.settings.timeout_s if self.seeking is not None else 0.0
 
-    def believe(
-        self, request: ModelRequest, segments: Sequence[Segment], searched: Searched, tenant: str, key: bytes
+    def believe(  # noqa: PLR0913  what a call knows, and what its expert said
+        self,
+        request: ModelRequest,
+        segments: Sequence[Segment],
+        searched: Searched,
+        tenant: str,
+        *,
+        key: bytes,
+        memory: Memory | None = None,
     ) -> Evidence:
-        """What of it an expert is shown, between markers that it cannot forge. Takes milliseconds."""
+        """What of it an expert is shown, between markers that it cannot forge. Takes milliseconds.
+
+        `memory` is what an expert said without any of it.
+        """
         if self.seeking is None:
             return NO_EVIDENCE
-        evidence = self.seeking.believed(request, searched, tenant)
+        evidence = self.seeking.believed(request, searched, tenant, memory)
         return prompt.quoted(evidence, self.fences, key=key, conversation=conversation_of(request, segments))
 
     def fence(self, request: ModelRequest, segments: Sequence[Segment], key: bytes) -> ModelRequest:
         """The request with its data between markers, for every expert that is asked; `key` makes them unforgeable."""
         return prompt.fenced(request, segments, self.fences, key=key, conversation=conversation_of(request, segments))
+
+    def clean(
+        self, request: ModelRequest, segments: Sequence[Segment], key: bytes, flagged: Collection[str]
+    ) -> ModelRequest | None:
+        """The same without the data at these places, if the policy has an expert heard so first."""
+        if not flagged or self.hearing is None or not self.hearing.without_flagged:
+            return None
+        left = [segment for segment in segments if segment.place not in flagged]
+        return self.fence(prompt.without(request, flagged), left, key)
 
     def compose(  # noqa: PLR0913  each a separate fact of the step, keyword-only but the first two
         self,
@@ -177,16 +223,19 @@ class Rules(Choosing):
         *,
         so_far: str = "",
         headers: Mapping[str, str] = NO_HEADERS,
-        masks: Mapping[str, Sequence[int]] = NO_MASKS,
+        scope: Scope = UNBOUND,
         evidence: Evidence | None = None,
     ) -> prompt.Prompt:
         """What the step's expert is sent; `so_far` is what the client has seen of an answer that broke off.
 
-        `masks` are the only inner experts that a local model may use, by its name: those of the call's scope.
+        A local mixture-of-experts model is told how many and which of its inner experts may work: as the call's scope
+        has it, and within that as the request says.
         """
         can = self.experts[step.expert].capabilities
+        asked = inner_of(request.body) if "moe" in can else AS_IT_IS
+        inner = asked.within(scope.masks.get(step.expert), scope.caps.get(step.expert))
         as_chat = request.operation == "completions" and "completions" not in can
-        beside = self._wishes(request, can) if step.on_trial else prompt.NOTHING
+        beside = _wishes(self._gate_of(step), request, can)
         request = self.caps.with_limit(request, step.expert, as_chat=as_chat)
         return prompt.compose(
             request,
@@ -195,7 +244,7 @@ class Rules(Choosing):
             as_chat=as_chat,
             beside=beside,
             headers=headers,
-            expert_mask=masks.get(step.expert),
+            inner=inner.sent(),
             evidence=evidence,
         )
 
@@ -230,14 +279,34 @@ class Rules(Choosing):
         """The upstream, cut where a stream says the same without an end, or more than the policy wants to hear."""
         return Enough(upstream, self.hears) if request.stream and self.hears is not None else upstream
 
-    def judge(self, step: router.Step, heard: Heard | None) -> router.Outcome:
-        """How a step ended whose answer is whole: only one on trial may be not good enough."""
-        if self.cascade is None or heard is None or not step.on_trial:
+    def judge(
+        self, decision: router.Decision, step: router.Step, heard: Heard | None, aside: Aside | None = None
+    ) -> router.Outcome:
+        """How a step ended whose answer is whole: only one on trial may be not good enough.
+
+        `aside` is what the same expert said without documents.
+        """
+        if heard is None or not step.on_trial:
             return ACCEPTED
-        return self.cascade.judge(heard)
+        if self.hearing is not None and decision.closed_book is not None:
+            return self.hearing.judged(decision, heard) if aside is None else self.hearing.compared(aside, heard)
+        return self.cascade.judge(heard) if self.cascade is not None else ACCEPTED
+
+    def memory(self, decision: router.Decision, outcome: router.Outcome, heard: Heard | None) -> Memory | None:
+        """What an expert said by itself that is to be held against documents; None: it is not, or there are none."""
+        first, *others = decision.steps
+        if self.hearing is None or heard is None or not outcome.aside or first.look_up:
+            return None
+        return memory_of(outcome, heard) if others and others[0].look_up else None
+
+    def held_against(self, decision: router.Decision, outcome: router.Outcome, evidence: Evidence) -> router.Outcome:
+        """How the step ended, with what documents say of its answer."""
+        return self.hearing.held_against(decision, outcome, evidence) if self.hearing is not None else outcome
 
     def risk(self, outcome: router.Outcome, heard: Heard | None) -> Mapping[str, object] | None:
         """Of an answer that was on trial, what its samples or its confidence say of what its expert knows."""
+        if outcome.known is not None:
+            return risk_of(outcome.known)
         if heard is None or not any(map(str.strip, heard.answers)):  # a call of a tool is no answer
             return None
         if outcome.confidence is None and len(heard.answers) == 1:
@@ -247,20 +316,23 @@ class Rules(Choosing):
 
     def until_s(self, step: router.Step, deadline_s: float, *, now_s: float) -> float:
         """Until when the step may take, on the clock of `now_s`; `deadline_s` is the call's."""
-        return min(deadline_s, now_s + self.cascade.trial_s) if self.cascade and step.on_trial else deadline_s
+        gate = self._gate_of(step)
+        return min(deadline_s, now_s + gate.trial_s) if gate is not None else deadline_s
 
-    def _wishes(self, request: ModelRequest, can: frozenset[str]) -> Mapping[str, Any]:
-        """What an expert on trial is asked for beside the answer, so that it can be judged; nothing it cannot do."""
-        gate, body = self.cascade, request.body
-        wishes: dict[str, Any] = {}
-        if gate is not None and gate.wants_logprobs and "logprobs" in can and not body.get("logprobs"):
-            wishes |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
-        if gate is not None and gate.wants_samples and "n" in can and _is_cheap_to_repeat(body):
-            wishes["n"] = gate.samples
-        return wishes
+    def _gate_of(self, step: router.Step) -> Cascade | None:
+        """What judges the step's answer by how sure it was; None: nothing does."""
+        if not step.on_trial or step.reason in {INFORMED, WHOLE}:
+            return None
+        return self.hearing.gate if self.hearing is not None and step.reason == CLOSED_BOOK else self.cascade
 
     def granted(self, grant: "Grant", request: ModelRequest) -> "Grant":
-        """What of its grant this request may use, by its scope and its tools; raises Forbidden. Never more."""
+        """What of its grant this request may use, by its scope and its tools; never more.
+
+        Raises Forbidden, InvalidRequest, and Unsupported for wishes about inner experts that nobody here has.
+        """
+        inside = any("moe" in self.experts[name].capabilities for name in self.allowed)
+        if inner_of(request.body) is not AS_IT_IS and not inside:
+            raise Unsupported("no expert here has inner experts to route to (the capability `moe`)", param=INNER)
         scope = self.permissions.granted(grant.scope, request.body)
         return grant if scope is grant.scope else replace(grant, scope=scope)
 
@@ -292,6 +364,18 @@ def origins_of(request: ModelRequest) -> object:
     """What the caller declares its own texts to be."""
     own = request.body.get(EXTENSION)
     return own.get("origins") if isinstance(own, dict) else None
+
+
+def _wishes(gate: Cascade | None, request: ModelRequest, can: frozenset[str]) -> Mapping[str, Any]:
+    """What an expert on trial is asked for beside the answer, so that it can be judged; nothing it cannot do."""
+    wishes: dict[str, Any] = {}
+    if gate is None:
+        return wishes
+    if gate.wants_logprobs and "logprobs" in can and not request.body.get("logprobs"):
+        wishes |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
+    if gate.wants_samples and "n" in can and _is_cheap_to_repeat(request.body):
+        wishes["n"] = gate.samples
+    return wishes
 
 
 def _is_cheap_to_repeat(body: Mapping[str, Any]) -> bool:

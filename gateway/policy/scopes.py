@@ -12,8 +12,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from conclave.gateway.access.scope import NO_MASKS, Scope
+from conclave.gateway.access.scope import NO_CAPS, NO_MASKS, Scope
 from conclave.gateway.errors import Forbidden, InvalidRequest
+from conclave.gateway.policy.inner import FIELD as INNER
+from conclave.gateway.policy.inner import MOST_EXPERTS, NAME_CHARS, inner_of
 from conclave.gateway.policy.part import ExpertName, Part, Row
 from conclave.gateway.policy.retrieval import KnowledgeName
 
@@ -41,6 +43,7 @@ OTHER_MODELS: Final = ("models", "fallbacks")  # by which a provider asks anothe
 ScopeName = Annotated[str, StringConstraints(pattern=SCOPE)]
 ToolName = Annotated[str, StringConstraints(pattern=TOOL)]
 Inner = Annotated[int, Field(ge=0, le=65_535, strict=True)]
+RoutingName = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS)]
 
 
 class ScopeSettings(Part):
@@ -62,15 +65,25 @@ class ScopeSettings(Part):
         default_factory=dict,
         description="Of a local mixture-of-experts model (`conclave moe serve`) the only inner experts that work.",
     )
+    experts_max: dict[ExpertName, Annotated[int, Field(ge=1, le=MOST_EXPERTS)]] = Field(
+        default_factory=dict,
+        description="Of a local mixture-of-experts model the most inner experts that work for a token.",
+    )
+    routing_policies: tuple[RoutingName, ...] | None = Field(
+        default=None,
+        description="The only routing policies of such a model that a request may name; null: all, []: none.",
+    )
 
 
 def _read_has_no_tools(scopes: dict[str, ScopeSettings]) -> dict[str, ScopeSettings]:
     for name, scope in scopes.items():
         if name.endswith(".read") and scope.tools:
             raise ValueError(f"{name}: the right read has no tools; name it {name.removesuffix('.read')}.synth")
-        outside = sorted(set(scope.expert_masks) - set(scope.experts or scope.expert_masks))
-        if outside:
-            raise ValueError(f"{name}: expert_masks names {outside[0]!r}, which is not among the scope's experts")
+        for setting in ("expert_masks", "experts_max"):
+            named: set[str] = set(getattr(scope, setting))
+            outside = sorted(named - set(scope.experts or named))
+            if outside:
+                raise ValueError(f"{name}: {setting} names {outside[0]!r}, which is not among the scope's experts")
     return scopes
 
 
@@ -79,7 +92,7 @@ Scopes = Annotated[dict[ScopeName, ScopeSettings], Field(max_length=256), AfterV
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """One scope: these experts, while the request offers only these tools. None: all."""
+    """One scope: these experts, while the request offers only these tools and names these policies. None: all."""
 
     name: str
     experts: frozenset[str] | None
@@ -87,9 +100,14 @@ class Permission:
     masks: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: NO_MASKS)
     collections: frozenset[str] | None = None
     tags: frozenset[str] | None = None
+    caps: Mapping[str, int] = field(default_factory=lambda: NO_CAPS)
+    routing: frozenset[str] | None = None
 
     def allows(self, tools: frozenset[str]) -> bool:
         return self.tools is None or tools <= self.tools
+
+    def routes(self, policy: str | None) -> bool:
+        return policy is None or self.routing is None or policy in self.routing
 
     def reaches(self, expert: str) -> bool:
         return self.experts is None or expert in self.experts
@@ -109,11 +127,18 @@ class Permissions:
         if scope.named is None and wanted is None:
             return scope
         chosen = self._chosen(scope, wanted)
-        tools = tools_of(body)
-        left = [one for one in chosen if one.allows(tools)]
-        if not left:
+        tools, inner = tools_of(body), inner_of(body)
+        allowing = [one for one in chosen if one.allows(tools)]
+        if not allowing:
             raise self._outside(chosen, tools)
-        return _under(left, scope)
+        left = [one for one in allowing if one.routes(inner.policy_name)]
+        if not left:
+            words = f"this routing policy is outside the scope {', '.join(one.name for one in allowing)}"
+            raise Forbidden(words, param=f"{INNER}.policy", code="outside_scope")
+        under = _under(left, scope)
+        for mask in under.masks.values():
+            inner.within(mask, None)  # raises Forbidden
+        return under
 
     def listed(self, scope: Scope) -> Scope:
         """What a key could reach with some request: for lists of models."""
@@ -161,11 +186,13 @@ def _permission(name: str, scope: ScopeSettings) -> Permission:
         masks=scope.expert_masks,
         collections=frozenset(scope.collections) if scope.collections is not None else None,
         tags=frozenset(scope.tags) if scope.tags is not None else None,
+        caps=scope.experts_max,
+        routing=frozenset(scope.routing_policies) if scope.routing_policies is not None else None,
     )
 
 
 def _under(left: Sequence[Permission], scope: Scope) -> Scope:
-    """The experts of any of these permissions, as far as the key reaches them; the first that has one masks it.
+    """The experts of any of these permissions, as far as the key reaches them; the first that has one limits it.
 
     Documents are those that each of them allows: one permission's expert never reads another's.
     """
@@ -173,9 +200,10 @@ def _under(left: Sequence[Permission], scope: Scope) -> Scope:
     any_of = None if None in lists else frozenset[str]().union(*(one for one in lists if one is not None))
     both = [one for one in (scope.experts, any_of) if one is not None]
     experts = frozenset.intersection(*both) if both else None
-    names = {expert for one in left for expert in one.masks}
+    names = {expert for one in left for expert in (*one.masks, *one.caps)}
     first = {expert: next(one for one in left if one.reaches(expert)) for expert in names}
     masks = {expert: one.masks[expert] for expert, one in first.items() if expert in one.masks}
+    caps = {expert: one.caps[expert] for expert, one in first.items() if expert in one.caps}
     return Scope(
         experts,
         scope.named,
@@ -183,6 +211,7 @@ def _under(left: Sequence[Permission], scope: Scope) -> Scope:
         masks or NO_MASKS,
         _common(one.collections for one in left),
         _common(one.tags for one in left),
+        caps or NO_CAPS,
     )
 
 

@@ -13,6 +13,8 @@ from conclave.gateway.call import ModelRequest
 from conclave.gateway.errors import ConfirmationRequired
 from conclave.gateway.policy.arms import conversation_of
 from conclave.gateway.policy.defences import CheckSettings
+from conclave.gateway.policy.second import CHECK as SECOND
+from conclave.gateway.policy.second import SecondSettings
 from conclave.gateway.policy.shift import OFF, ShiftSettings
 from conclave.gateway.policy.signatures import SignatureSettings
 from conclave.gateway.policy.topics import TopicSettings, examples_of
@@ -35,6 +37,9 @@ MOST_MADE: Final = 32  # checks that are kept for further tenants and versions
 IN_JSON: Final = ".function.arguments"  # how the place of a text ends that is JSON itself
 
 
+NO_SECOND: Final = SecondSettings()
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """What a tenant's policy says for single checks."""
@@ -42,6 +47,7 @@ class Given:
     signatures: SignatureSettings
     topics: TopicSettings
     shift: ShiftSettings = OFF
+    second: SecondSettings = NO_SECOND
 
 
 class MakeCheck:
@@ -54,6 +60,8 @@ class MakeCheck:
 
     def __call__(self, settings: CheckSettings, given: Given) -> Check:
         """The check. Raises ValueError for rules or topics that cannot be used."""
+        if settings.check == SECOND:
+            return self._second(settings, given.second)
         part = {"signatures": given.signatures, "topics": given.topics}.get(settings.check)
         if part is None:
             return self._checks.make(settings.check, threshold=settings.threshold)
@@ -71,6 +79,17 @@ class MakeCheck:
 
     def _of_topics(self, settings: TopicSettings) -> Check:
         return self._checks.topics(deny=examples_of(settings.deny), allow_only=examples_of(settings.allow_only))
+
+    def _second(self, settings: CheckSettings, second: SecondSettings) -> Check:
+        """What is asked in doubt; one for all tenants and versions that want the same, for it is large."""
+        if second.folder is None:
+            raise ValueError(f"the check {SECOND} is listed, and policy.{SECOND}.folder names no transformer")
+        name = SECOND, f"{second.model_dump_json()} {settings.timeout_s}"
+        if name not in self._made:
+            self._made[name] = self._checks.second(
+                second.folder, from_score=second.from_score, timeout_s=settings.timeout_s, threads=second.threads
+            )
+        return self._made[name]
 
     def shift(self, settings: ShiftSettings) -> Check:
         """What looks for wishes that a frame hides."""
@@ -103,11 +122,13 @@ class Screen:
     """The checks of one policy version for one tenant. Without a check nothing is looked at.
 
     What those in `reversible` find is replaced by placeholders; `key` is what theirs are derived from.
+    A `slow` one waits for a transformer: use it from a thread.
     """
 
     runner: Runner | TurnRunner | KnownRunner | None = None
     reversible: frozenset[str] = frozenset()
     key: bytes = b""
+    slow: bool = False
 
     def __call__(self, request: ModelRequest, segments: tuple[Segment, ...], tenant: str) -> Screened:
         """What the checks say, and the request without what they cut out. Takes as long as the checks do."""
@@ -188,4 +209,4 @@ def compiled(  # noqa: PLR0913  what a screen is made of; keyword-only but the f
         rules += (Rule(make.shift(shift), Action.ANNOTATE, observe=observe or shift.mode == "observe"),)
     runner = Runner(rules, version=version, views_of=views_of, memo=memo)
     reversible = frozenset(one.check for one in used if one.reversible)
-    return Screen(runner, reversible, make.key)
+    return Screen(runner, reversible, make.key, slow=any(one.check == SECOND for one in used))

@@ -7,7 +7,7 @@ reads it. What one of them objects to is kept away, never the whole call refused
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from conclave.gateway.call import ModelRequest
 from conclave.gateway.errors import InvalidRequest
@@ -18,10 +18,10 @@ from conclave.gateway.policy.screening import OPEN, Screen
 from conclave.retrieval.api import Found, Query, Rights
 from conclave.router.api import Decision, LookUp
 from conclave.router.encoder import excerpt
-from conclave.router.gates.cascade import Cascade
 from conclave.router.gates.retrieval import Costs, Gated, Known, Mode, RetrievalGate
 from conclave.safety.api import Action, Finding, Segment
 from conclave.safety.context.conflict import Action as Follows
+from conclave.safety.context.conflict import Memory
 from conclave.safety.context.guard import ContextGuard
 from conclave.safety.context.guard import Mode as GuardMode
 from conclave.safety.context.provenance import Evidence as Passage
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from conclave.gateway.access.scope import Scope
     from conclave.router.encoder import StaticEncoder
 
+Doubted: TypeAlias = Callable[[Decision], float | None]  # how sure at most who may be heard first, and doubted, is
 FIELD: Final = "conclave.retrieval"
 ORDERS: Final = frozenset({"embedded", "signatures"})  # checks by which a passage that gives orders is known
 KEEPS_AWAY: Final = frozenset({GuardMode.ISOLATE, GuardMode.STRICT})  # modes in which that keeps it away
@@ -80,14 +81,14 @@ class Seeking:
         return Query(question, rights, max(FIND, 2 * self.settings.passages))
 
     def weighed(
-        self, request: ModelRequest, searched: Searched, decide: Callable[[], Decision], cascade: Cascade | None
+        self, request: ModelRequest, searched: Searched, decide: Callable[[], Decision], doubted: Doubted
     ) -> LookUp | None:
         """Whether looking up pays for whoever would be asked; None where there is nothing to look up in."""
         mode, query = self._mode(wish_of(request.body)), searched.query
         if query is None or (searched.results is None and not searched.failure and mode is not Mode.REQUIRED):
             return None
         if self.observe:
-            seen = replace(self, observe=False).weighed(request, searched, decide, cascade)
+            seen = replace(self, observe=False).weighed(request, searched, decide, doubted)
             return (
                 None if seen is None else replace(seen, now=False, if_unsure=False, reason=f"observed: {seen.reason}")
             )
@@ -101,13 +102,18 @@ class Seeking:
         known = replace(known_of(searched), expert_score=share)
         gated = self.gate.decide(query.text, known, mode=mode, vector=query.vector)
         later = gated.retrieve
-        if cascade is not None and decision.steps[0].on_trial and not later and mode is Mode.AUTO:
-            unsure = replace(known, confidence=cascade.below)
+        if (below := doubted(decision)) is not None and not later and mode is Mode.AUTO:
+            unsure = replace(known, confidence=below)
             later = self.gate.decide(query.text, unsure, mode=mode, vector=query.vector).retrieve
         return _look_up(mode, gated, later=later)
 
-    def believed(self, request: ModelRequest, searched: Searched, tenant: str) -> Evidence:
-        """What of it an expert is shown, and what is kept away. Takes milliseconds: the passages are read."""
+    def believed(
+        self, request: ModelRequest, searched: Searched, tenant: str, memory: Memory | None = None
+    ) -> Evidence:
+        """What of it an expert is shown, and what is kept away. Takes milliseconds: the passages are read.
+
+        `memory` is what the expert says by itself, if it was heard so.
+        """
         required = self._mode(wish_of(request.body)) is Mode.REQUIRED
         if searched.query is None or not searched.found:
             return Evidence(required=required)
@@ -117,9 +123,8 @@ class Seeking:
         objected = _objected(verdict, self.screen, orders=ORDERS if self.guard.mode in KEEPS_AWAY else frozenset())
         orders = {segment.text for segment in segments if not ORDERS.isdisjoint(objected.get(segment.place, ()))}
         guard = replace(self.guard, orders=lambda text: float(text in orders))
-        guarded = guard.look(
-            question, [_as_evidence(one, segment) for one, segment in zip(found, segments, strict=True)]
-        )
+        passages = [_as_evidence(one, segment) for one, segment in zip(found, segments, strict=True)]
+        guarded = guard.look(question, passages, memory=memory)
         texts = {one.place: one.text for one in redacted(read, _cut(verdict, self.screen), _mark)}
         shown, away = list[Shown](), list[KeptAway]()
         for one, segment, name, judged in zip(found, segments, names, guarded.passages, strict=True):

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, Field, StringConstraints
 from conclave.gateway.policy.part import Part
 from conclave.safety.api import DATA, Action, Finding, Segment, Severity, tool_of
 from conclave.safety.output.api import Authorise, Ruling, ToolCall
-from conclave.safety.toolcalls.api import Effect, Fits, ToolRule, ToolRules, tools_of
+from conclave.safety.runner import CHECK_FAILED
+from conclave.safety.toolcalls.api import NAME, Effect, Fits, ToolRule, ToolRules, tools_of
 from conclave.safety.toolcalls.authorise import Authoriser
 from conclave.safety.toolcalls.confirm import Confirmed
 from conclave.safety.toolcalls.history import past_calls
@@ -137,7 +138,9 @@ class ToolGate:
         bare = not self.rules.rules and self.rules.default == ToolRule()
         if bare and not any(one.origin in DATA for one in segments):
             return None
-        judge = Authoriser(self.rules, segments, tools_of(body), past_calls(body.get("messages")))
+        judge: Authorise = Authoriser(self.rules, segments, tools_of(body), past_calls(body.get("messages")))
+        if self.rules.observe:
+            return _observed(judge)
         return _with(judge, confirmed) if confirmed is not None else judge
 
     def look(self, request: "ModelRequest", grant: "Grant", seen: Pins) -> Verdict:
@@ -151,7 +154,7 @@ class ToolGate:
         pinned = [one for one in found if one.severity is Severity.HIGH]
         action = Action.BLOCK if pinned else self.changed
         if self.rules.observe:
-            return Verdict(Action.ALLOW, found, (), ())
+            return Verdict(Action.ALLOW, found, (), (), would=action)
         acted: Sequence[Finding] = found if self.changed > Action.ALLOW else pinned
         return Verdict(action, found, tuple(acted), ())
 
@@ -185,8 +188,21 @@ def _with(judge: Callable[[ToolCall], Ruling], confirmed: Confirmed) -> Authoris
     def authorise(call: ToolCall) -> Ruling:
         ruling = judge(call)
         if ruling.action is Action.CONFIRM and confirmed.allows(call):
-            return Ruling(Action.ANNOTATE, ruling.findings, ruling.acted)
+            return Ruling(Action.ANNOTATE, ruling.findings, ruling.acted, Action.ANNOTATE)
         return ruling
+
+    return authorise
+
+
+def _observed(judge: Authorise) -> Authorise:
+    """`judge`, but nothing follows from its own failure either: the guard would take that for a call to refuse."""
+
+    def authorise(call: ToolCall) -> Ruling:
+        try:
+            return judge(call)
+        except Exception:  # noqa: BLE001  a check's own edge
+            failed = Finding(NAME, CHECK_FAILED, Severity.HIGH, 1.0, "", 0, len(call.arguments))
+            return Ruling(Action.ALLOW, (failed,), would=Action.BLOCK)
 
     return authorise
 

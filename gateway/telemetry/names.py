@@ -82,6 +82,10 @@ CALL_SPAN: Final = "conclave.call"
 ROUTE: Final = "route"
 DETECT: Final = "detect"
 STAGES: Final = ("admit", "receive", "boundary", DETECT, ROUTE)  # in their order; each that was left is a span
+SEARCH: Final = "search"  # inside ROUTE
+CONTEXT: Final = "context"
+GUARD: Final = "guard"
+PARTS: Final = (SEARCH, CONTEXT, GUARD)  # each that there was is a span
 RECORD: Final = "record"
 DECISION: Final = "conclave.decision"
 STAGE_REASON: Final = "conclave.reason"
@@ -104,6 +108,9 @@ ARM: Final = "conclave.route.arm"
 CHECK: Final = "conclave.safety.check"
 FINDING_KIND: Final = "conclave.safety.kind"
 FOLLOWED: Final = "conclave.safety.followed"
+WOULD: Final = "conclave.safety.would"  # of what is only observed
+DIRECTION: Final = "conclave.safety.direction"
+CHECKS_MS: Final = "conclave.safety.ms"  # of all checks of a stage together
 BAND: Final = "conclave.safety.band"
 DID: Final = "conclave.safety.ooda.did"
 DEED: Final = "conclave.safety.ooda.deed"
@@ -112,6 +119,11 @@ RATING: Final = "conclave.feedback.rating"
 ESCALATED: Final = "conclave.route.escalated"
 LOOKED_UP: Final = "conclave.retrieval.outcome"
 PASSAGE_FATE: Final = "conclave.retrieval.fate"
+GATE_REASON: Final = "conclave.retrieval.reason"
+FOUND: Final = "conclave.retrieval.found"
+AMONG: Final = "conclave.retrieval.among"
+SHOWN: Final = "conclave.retrieval.shown"
+KEPT_AWAY: Final = "conclave.retrieval.kept_away"
 KIND: Final = "conclave.audit.kind"
 TAG: Final = "conclave.tag"
 TAG_VALUE: Final = "conclave.tag.value"
@@ -265,6 +277,14 @@ FINDINGS: Final = Metric(
     (CHECK, FINDING_KIND, FOLLOWED),
     "What checks found: `acted` if policy did something about it, else `observed`.",
 )
+OBSERVED: Final = Metric(
+    "conclave.safety.observed",
+    "counter",
+    "{call}",
+    (DIRECTION, WOULD),
+    "Calls with which more would have been done, had nothing only been observed: where (request, retrieved, answer) "
+    "and what.",
+)
 CHECK_DURATION: Final = Metric(
     "conclave.safety.check.duration", "histogram", "s", (CHECK,), "Time of a check over one call.", CHECK_SECONDS
 )
@@ -302,6 +322,7 @@ OURS: Final = (
     SPLIT,
     RATED,
     FINDINGS,
+    OBSERVED,
     CHECK_DURATION,
     CHECK_FAILURES,
     STANDING,

@@ -3,6 +3,8 @@
     POST /v1/chat/completions           FastAPI's own, or the caller's span
       conclave.call
         conclave.admit, .receive, .boundary, .detect, .route     a stage each: what it decided, and why
+          conclave.search                   inside the route: what was found in the library of documents
+        conclave.context, .guard            what of that was shown; what was found in the answer
         chat MODEL                      each expert asked, after the GenAI conventions; `traceparent` told it the id
         conclave.record                 where the row stands
 
@@ -14,18 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 from conclave.gateway.telemetry import names
+from conclave.gateway.telemetry.decided import Row, Value, decided, known
 from conclave.gateway.trace import Trace
 
 MS: Final = 1_000_000  # nanoseconds
-KINDS_CHARS: Final = 256  # of the kinds of findings, which are our own words
 STAGE_PARTS: Final = 1_000  # the number of the first stage's span among the call's parts; experts have the first ones
+PARTS_PART: Final = 1_500  # as these, of what is no stage
 RECORD_PART: Final = 2_000
-
-Value: TypeAlias = bool | int | float | str | list[str]
-Row: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ def told(row: Row, providers: Mapping[str, str], *, chain: str = "", seq: int = 
         failed=row["ending"] == "failed",
     )
     yield from _stages(row, trace, opened_ns, ended_ns)
+    yield from _parts(row, trace, opened_ns)
     for number, attempt in enumerate(row["attempts"]):
         yield _attempt(row, number, trace, opened_ns, providers.get(attempt["expert"], names.OTHER))
     written_ns = int(datetime.fromisoformat(row["time"]).timestamp() * 1e9)
@@ -72,7 +73,7 @@ def told(row: Row, providers: Mapping[str, str], *, chain: str = "", seq: int = 
 
 def _call(row: Row) -> dict[str, Value]:
     decision = row.get("decision") or {}
-    return _known(
+    return known(
         {
             names.REQUEST_ID: row.get("request_id"),
             names.TENANT: row.get("tenant"),
@@ -92,12 +93,12 @@ def _stages(row: Row, trace: Trace, opened_ns: int, ended_ns: int) -> Iterator[T
     times = [opened_ns, *(opened_ns + int(ms * MS) for ms in left.values())]
     part = STAGE_PARTS
     for stage, (began, ended) in zip(left, pairwise(times), strict=True):
-        about = _stage(row, stage)
+        about = decided(row, stage)
         yield Told(names.stage_span(stage), trace.trace_id, trace.part(part), trace.span_id, began, ended, about)
         part += 1
     stopped = next((stage for stage in names.STAGES if stage not in left), None)
     if stopped is not None and row["ending"] != "answered":
-        about = _known({names.DECISION: row["ending"], names.STAGE_REASON: _code(row)})
+        about = known({names.DECISION: row["ending"], names.STAGE_REASON: _code(row)})
         yield Told(
             names.stage_span(stopped),
             trace.trace_id,
@@ -110,36 +111,22 @@ def _stages(row: Row, trace: Trace, opened_ns: int, ended_ns: int) -> Iterator[T
         )
 
 
-def _stage(row: Row, stage: str) -> dict[str, Value]:
-    """What a stage that was left decided."""
-    if stage == names.ROUTE:
-        return _route(row.get("decision") or {})
-    if stage == names.DETECT and (verdict := row.get("verdict")):
-        kinds = dict.fromkeys(found["kind"] for found in verdict["findings"])
-        return _known({names.DECISION: verdict["action"], names.STAGE_REASON: ", ".join(kinds)[:KINDS_CHARS] or None})
-    return {names.DECISION: "passed"}
+def _parts(row: Row, trace: Trace, opened_ns: int) -> Iterator[Told]:
+    """A span for each part that there was and that is no stage; the search lies inside the route."""
+    spans = row.get("spans") or {}
+    for number, part in enumerate(names.PARTS):
+        if part not in spans or (part == names.GUARD and "guard" not in row):
+            continue
+        began, ended = (opened_ns + int(ms * MS) for ms in spans[part])
+        parent = trace.part(STAGE_PARTS + names.STAGES.index(names.ROUTE)) if part == names.SEARCH else trace.span_id
+        own, about = trace.part(PARTS_PART + number), decided(row, part)
+        yield Told(names.stage_span(part), trace.trace_id, own, parent, began, ended, about)
 
 
 def _moment(stage: tuple[str, float]) -> tuple[float, int]:
     """By when it was left, and two within a microsecond by their order: a row of the record is sorted by name."""
     name, left_ms = stage
     return left_ms, names.STAGES.index(name) if name in names.STAGES else len(names.STAGES)
-
-
-def _route(decision: Row) -> dict[str, Value]:
-    """Who was chosen, and why."""
-    steps = decision.get("steps") or [{}]
-    return _known(
-        {
-            names.DECISION: steps[0].get("expert"),
-            names.STAGE_REASON: decision.get("reason"),
-            names.CATEGORY: decision.get("category"),
-            names.CONFIDENT: decision.get("confidence"),
-            names.UNSURE: decision.get("unsure"),
-            names.RUNNER_UP: decision.get("runner_up"),
-            names.ROW: decision.get("row"),
-        }
-    )
 
 
 def _attempt(row: Row, number: int, trace: Trace, opened_ns: int, provider: str) -> Told:
@@ -165,7 +152,7 @@ def _asked(row: Row, attempt: Row, number: int, provider: str) -> dict[str, Valu
     steps = (row.get("decision") or {}).get("steps") or ()
     reason = next((step.get("reason") for step in steps if step.get("expert") == attempt["expert"]), None)
     host, port = _place(attempt.get("deployment") or "")
-    return _known(
+    return known(
         {
             names.PROVIDER: provider,
             names.REQUEST_MODEL: attempt["model"] or None,
@@ -198,7 +185,7 @@ def _got(row: Row, attempt: Row, *, shown: bool) -> dict[str, Value]:
     unsure = not answered and bool((attempt.get("trial") or {}).get("unsure"))  # whole, and put aside
     finish = _finish(row.get("finish_reason")) if answered else None if unsure else names.FAILED_FINISH
     streamed = row.get("stream") and first_ms is not None
-    return _known(
+    return known(
         {
             names.DECISION: "accepted" if answered else "unsure" if unsure else failure or row["ending"],
             names.RESPONSE_ID: _name(row["trace"].get("response_id")) if answered else None,
@@ -243,7 +230,3 @@ def _place(deployment: str) -> tuple[str | None, int | None]:
         return None, None
     host, _, port = place.rpartition(":")
     return (host, int(port)) if host and port.isdecimal() else (place, None)
-
-
-def _known(attributes: Mapping[str, Value | None]) -> dict[str, Value]:
-    return {name: value for name, value in attributes.items() if value is not None}

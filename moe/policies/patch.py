@@ -49,8 +49,9 @@ class PatchCausal:
 
     def select(self, scored: Scored, step: Step, layer: int) -> Choice:
         scores = scored.of(self._looked_at(scored, step, layer))  # [T, E]
-        scores = torch.where(torch.isfinite(scored.choice), scores, 0.0)
-        index = torch.topk(scores.masked_fill(~torch.isfinite(scored.choice), -1.0), self.k, dim=-1).indices
+        forbidden = torch.isneginf(scored.choice)
+        scores = scores.masked_fill(forbidden, 0.0)
+        index = torch.topk(scores.masked_fill(forbidden, -1.0), self.k, dim=-1).indices
         weight = scores.gather(1, index)
         if self.union:
             weight = 1.0 + (weight - weight.detach())  # value 1, gradient of the score

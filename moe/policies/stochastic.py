@@ -41,7 +41,7 @@ class Stochastic:
             raise ValueError("a layer without experts has none to draw")
 
     def select(self, scored: Scored, step: Step, layer: int) -> Choice:
-        allowed = torch.isfinite(scored.choice[:, : scored.experts]).float()  # [T, E]
+        allowed = (~torch.isneginf(scored.choice[:, : scored.experts])).float()  # [T, E]
         if step.training:
             drawn = torch.multinomial(allowed[:1], 1, generator=step.generator).expand(allowed.shape[0], 1)
             return Choice(drawn, torch.ones_like(drawn, dtype=torch.float32))  # [T, 1]

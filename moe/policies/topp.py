@@ -48,7 +48,7 @@ class TopP:
         weight = scored.scores.gather(1, index)
         mass = scored.scores.sum(dim=-1, keepdim=True)  # 1 for a softmax; a sigmoid's scores sum to anything
         before = weight.cumsum(dim=-1) - weight  # what the better ones hold: the first always stays
-        kept = before <= self.p * mass if self.p < 1.0 else torch.ones_like(before, dtype=torch.bool)
+        kept = ~(before > self.p * mass) if self.p < 1.0 else torch.ones_like(before, dtype=torch.bool)  # NaN stays
         return Choice(torch.where(kept, index, scored.experts), torch.where(kept, weight, 0.0))
 
     def loss(self, routing: Routing, step: Step) -> Tensor:

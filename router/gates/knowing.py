@@ -7,30 +7,26 @@ disagree, and an answer that flips with the context. An expert that is wrong the
 Pure; never asks anybody.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
+from conclave.router.api import Act, Risk
 from conclave.router.gates.cascade import normalised
 
-SURE: Final = 0.67  # the share of samples that agree from which an expert counts as knowing: two of three
+SURE: Final = 2 / 3  # the share of samples that agree from which an expert counts as knowing: two of three
 CONFIDENT: Final = 0.5  # the calibrated probability of being right, where there is one
-
-
-class Risk(StrEnum):
-    """KNOWN: none is seen. IGNORANCE: HK-. MISLED: HK+."""
-
-    KNOWN = "known"
-    IGNORANCE = "ignorance"
-    MISLED = "misled"
-
-
-class Act(StrEnum):
-    ANSWER = "answer"
-    RETRIEVE = "retrieve"
-    ABSTAIN = "abstain"
-    REASK = "reask"
-    ROUTE = "route"
+FEW_WORDS: Final = 40  # of an answer that says no more than that it does not know
+UNKNOWING: Final = tuple(  # what such an answer says, as `normalised` writes it; English
+    f" {words} "
+    for words in (
+        "do not know", "don t know", "not known", "no idea", "not sure", "unsure", "not certain",
+        "cannot say", "can t say", "cannot tell", "can t tell", "cannot answer", "can t answer", "unable to answer",
+        "no information", "not have information", "not have any information", "no knowledge", "not aware of",
+        "not familiar with", "no record", "do not say", "does not say", "not mentioned", "unknown to me",
+    )
+)  # fmt: skip
+Same: TypeAlias = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +67,38 @@ def agreement(answers: tuple[str, ...]) -> float:
     return max(map(said.count, said)) / len(answers) if said else 0.0
 
 
-def knowing(heard: Heard, *, robust: str | None = None) -> Knowing:
+def unknowing(answer: str) -> bool:
+    """Whether an answer says no more than that whoever gives it does not know."""
+    said = f" {normalised(answer)} "
+    return said.count(" ") <= FEW_WORDS + 1 and any(words in said for words in UNKNOWING)
+
+
+def says_the_same(left: str, right: str) -> bool:
+    """Whether two short answers are one, word by word."""
+    return normalised(left) == normalised(right)
+
+
+def knowing(
+    heard: Heard, *, robust: str | None = None, confident: float = CONFIDENT, same: Same = says_the_same
+) -> Knowing:
     """What to do with these samples. `robust` is the expert least led astray by context; None: there is no other.
 
-    Agreement and confidence are both needed to count as knowing. At most one look-up and one question without context:
-    what stays unclear after that is not answered. Raises ValueError without a closed-book answer.
+    `confident` is the confidence that knowing takes, `same` tells whether two answers are one. Agreement and confidence
+    are both needed to count as knowing. At most one look-up and one question without context: what stays unclear after
+    that is not answered. Raises ValueError without a closed-book answer.
     """
     if not heard.closed:
         raise ValueError("what an expert knows cannot be told without an answer of its own: ask it without context")
     agreed = agreement(heard.closed)
     sure = agreed if heard.confidence is None else min(agreed, heard.confidence)
-    knows = agreed >= SURE and (heard.confidence is None or heard.confidence >= CONFIDENT)
+    admits = unknowing(_most_said(heard.closed))
+    knows = not admits and agreed >= SURE and (heard.confidence is None or heard.confidence >= confident)
     if not knows:
         act = Act.ABSTAIN if heard.looked_up else Act.RETRIEVE
-        why = "its samples disagree" if agreed < SURE else "it is not confident"
+        why = "it says so" if admits else "its samples disagree" if agreed < SURE else "it is not confident"
+        sure = 0.0 if admits else sure
         return Knowing(Risk.IGNORANCE, 1 - sure, act, f"{why}, and passages were looked up" if heard.looked_up else why)
-    flips = flipped(heard)
+    flips = flipped(heard, same)
     if flips <= 1 - SURE or heard.supported:
         why = "trusted passages correct it" if heard.supported and flips > 1 - SURE else "its samples agree"
         return Knowing(Risk.KNOWN, 1 - sure, Act.ANSWER, why)
@@ -97,10 +109,16 @@ def knowing(heard: Heard, *, robust: str | None = None) -> Knowing:
     return Knowing(Risk.MISLED, flips, Act.ABSTAIN, "its answer still flips, and there is no other expert")
 
 
-def flipped(heard: Heard) -> float:
+def flipped(heard: Heard, same: Same = says_the_same) -> float:
     """The share of the answers with context that are not the one without; 0 where none was asked with it."""
     if not heard.open:
         return 0.0
-    said = [normalised(answer) for answer in heard.closed if answer.strip()]
-    own = max(said, key=said.count) if said else ""
-    return sum(normalised(answer) != own for answer in heard.open) / len(heard.open)
+    own = _most_said(heard.closed)
+    return sum(unknowing(answer) or not same(own, answer) for answer in heard.open) / len(heard.open)
+
+
+def _most_said(answers: tuple[str, ...]) -> str:
+    """What most of the answers that have a word say, as the first of them says it."""
+    said = [answer for answer in answers if answer.strip()]
+    kinds = [normalised(answer) for answer in said]
+    return said[kinds.index(max(kinds, key=kinds.count))] if said else ""

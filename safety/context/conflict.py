@@ -14,10 +14,10 @@ from typing import Final
 
 from conclave.safety.context.claims import answer_values, claims, question_of, same
 from conclave.safety.context.provenance import Evidence, Trust, share, voices, weights_of
-from conclave.safety.context.words import WORD, Read, plain, read
+from conclave.safety.context.words import WORD, Read, names, plain, read
 
 MAJORITY: Final = 0.5  # of the voices' weight: more than this
-SURE: Final = 0.67  # the agreement from which memory is preferred: two samples of three
+SURE: Final = 2 / 3  # the agreement from which memory is preferred: two samples of three
 TIME_WORDS: Final = frozenset(
     """
     now today tonight tomorrow yesterday current currently latest newest recent recently still nowadays present
@@ -90,12 +90,16 @@ def weigh(  # noqa: PLR0913  what is known, by name
 ) -> Conflict:
     """Hold the passages against each other and against memory.
 
-    `reads` are the passages as they were read, if they were. `time_sensitive` None: the question's own words say.
+    Where some have a name of the question, the others speak of something else, and have no voice. `reads` are the
+    passages as they were read, if they were. `time_sensitive` None: the question's own words say.
     `abstain`: where it would show both sides, say nothing.
     """
     wanted = question_of(question)
     reads = [read(passage.text) for passage in passages] if reads is None else reads
-    sides = _sides([claims(wanted, one) for one in reads], passages)
+    asked = names(question)
+    named = {place for place, one in enumerate(reads) if asked & one.words}
+    stated = [claims(wanted, one) if not named or place in named else () for place, one in enumerate(reads)]
+    sides = _sides(stated, passages)
     if not sides:
         return Conflict(Kind.NONE, Action.ANSWER, "no passage states an answer that can be compared")
     known = answer_values(wanted, memory.answer) if memory is not None else ()
@@ -110,7 +114,7 @@ def weigh(  # noqa: PLR0913  what is known, by name
         action, reason = Action.ANSWER, "most sources agree" if among else "the sources agree"
     elif first.trusted:
         action, reason = Action.ACCEPT, "a trusted source speaks against the expert's memory"
-    elif not among and (_changes(question) if time_sensitive is None else time_sensitive):
+    elif not among and (changes_with_time(question) if time_sensitive is None else time_sensitive):
         action, reason = Action.ACCEPT, "the answer changes with time, and the sources agree"
     elif memory is not None and memory.agreement >= SURE:
         action, reason = Action.MEMORY, "the sources speak against a memory that is sure, and none is trusted"
@@ -123,7 +127,8 @@ def _alone(*, against: bool) -> Kind:
     return Kind.CONTEXT_MEMORY if against else Kind.NONE
 
 
-def _changes(question: str) -> bool:
+def changes_with_time(question: str) -> bool:
+    """Whether the question's own words ask for what is so now."""
     return not TIME_WORDS.isdisjoint(WORD.findall(plain(question)))
 
 

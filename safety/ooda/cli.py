@@ -61,13 +61,10 @@ def propose(  # noqa: PLR0913  one for each option
 
 def _texts(file: str, field: str) -> Iterator[str]:
     """The texts of a file's rows; a row that cannot be read ends it, with its line: counts must be of all."""
-    from conclave.safety.lines import lines_of  # noqa: PLC0415
-    from conclave.safety.rows import read_row, text_of  # noqa: PLC0415
+    from conclave.safety.rows import lines_of, read_row, text_of  # noqa: PLC0415
 
-    with lines_of(file) as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    yield text_of(read_row(line), field)
-                except ValueError as error:
-                    raise click.ClickException(f"{file}:{number}: {error}") from error
+    for number, line in lines_of(file):
+        try:
+            yield text_of(read_row(line), field)
+        except ValueError as error:
+            raise click.ClickException(f"{file}:{number}: {error}") from error

@@ -70,6 +70,18 @@ class Briefed(Protocol):
     def briefed(self, private: Sequence[str]) -> OutputCheck: ...
 
 
+class Led(Protocol):
+    """A check that in prose finds nothing but behind a lead: the text waits behind it, and is shown before it.
+
+    `leads`: an RE2 pattern over the folded text of prose, where it takes the place of the triggers. The last character
+    that it matches is the first that waits. No match has more than 64 characters, ends within one that begins before it
+    does, or becomes another one when the text goes on.
+    """
+
+    @property
+    def leads(self) -> str: ...
+
+
 class Graded(Protocol):
     """A check that keeps its mildest findings to itself: `with_minor` is the one that tells them, too."""
 
@@ -94,7 +106,11 @@ class OutputRule:
 
     def action_of(self, finding: Finding) -> Action:
         """What policy does about a finding."""
-        return Action.ALLOW if self.observe else consequence(self.action, finding, from_severity=self.from_severity)
+        return Action.ALLOW if self.observe else self.would(finding)
+
+    def would(self, finding: Finding) -> Action:
+        """What it would do if nothing were only observed."""
+        return consequence(self.action, finding, from_severity=self.from_severity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +124,15 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What policy says of a tool call: what happens, what was found, and on which of it policy acts."""
+    """What policy says of a tool call: what happens, what was found, and on which of it policy acts.
+
+    `would` is what would happen if nothing were only observed.
+    """
 
     action: Action
     findings: tuple[Finding, ...] = ()
     acted: tuple[Finding, ...] = ()
+    would: Action = Action.ALLOW
 
 
 Authorise: TypeAlias = Callable[[ToolCall], Ruling]

@@ -5,11 +5,13 @@ words in a row are theirs; a quotation of a few words is none. It never holds a 
 """
 
 import base64
+import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
+from string import ascii_letters
 from typing import Final
 
 from conclave.safety.api import WRITTEN, Finding, Origin, Segment, Severity, View
@@ -34,14 +36,33 @@ WORD: Final = re.compile(r"[^\W_]+")
 RUN: Final = re.compile(r"[^\s\"'`<>()\[\]{}]{16,}")  # what may be an encoded text, if it is as long
 LETTER: Final = re.compile(r"[0-9a-z]")
 LETTERS: Final = re.compile(r"[^0-9a-z]+")
+IN_ADDRESS: Final = ".url_password"
+USER: Final = re.compile(r"://([^\s/:@]*):$")
+USER_CHARS: Final = 64
+PLACE: Final = re.compile(r"@(\[[0-9a-fA-F:]*\]|[\w.-]*)")
+NO_PLACE: Final = re.compile(  # without a dot it is a container's name or a stand-in
+    r"(?i)[\w-]*|127\.[\d.]+|0\.0\.0\.0|\[::1\]|host\.docker\.internal|(?:[\w-]+\.)*example\.(?:com|org|net|io)|[\w.-]+\.(?:example|test|local)"
+)
+NO_PASSWORD: Final = re.compile(r"(?i)[a-z]*[_-]?(?:pass|passwd|password|pw|pwd|secret)[0-9]{0,3}")
+WEAK: Final = re.compile(
+    r"[a-z_-]*[0-9]{0,4}[a-z]{0,2}|[A-Z]?[a-z]+|(?=.{0,9}$)[a-z0-9_-]*"
+)  # as people write examples
 REMEDY: Final = {
     "secret": "Leave it out, and replace the key where it is valid: a model has written it down.",
     "canary": "Find out what was read that holds the canary, and who asked for it.",
     "system_prompt": "Say what the instructions are for, not what they are; keep secrets out of them.",
 }
 ENCODED: Final = tuple(run for run in RUNS if run.name in ENCODINGS)
+NUMBERS: Final = tuple(run.shape for run in RUNS if run.name in {"binary", "decimal codes", "hex dump"})
 REVERSED: Final = "backwards"
 SPACED: Final = "spaced letters"
+TURNED: Final = "rot13"
+ROT13: Final = bytes.maketrans(ascii_letters.encode(), codecs.encode(ascii_letters, TURNED).encode())
+APART: Final = r"(?:\S,? ){15}|(?:\w[.|-]){15}"  # one character at a time; fewer are no keys
+LETTERS_APART: Final = re.compile(  # nothing is taken back: linear
+    r"(?<!\S)(?:(?:\S,? ){15,}+(?:\S(?![^\s,]))?|(?:\w[.|-]){15,}+(?:\w(?!\w))?)"
+)
+BETWEEN: Final = re.compile(r"(?<=\S),? |(?<=\w)[.|-](?=\w|$)")
 
 
 class ExfiltrationCheck:
@@ -80,9 +101,14 @@ class ExfiltrationCheck:
 
     def _secret(self, text: str) -> Iterator[Finding]:
         signs = _signs()
-        if signs.within(text):
+        plain, apart = signs.seen(text)
+        if plain:
             segment = Segment(Origin.ASSISTANT, text, text, "")
-            yield from map(_secret, self._secrets.inspect(View(segment, WRITTEN, text, 0, len(text))))
+            for found in self._secrets.inspect(View(segment, WRITTEN, text, 0, len(text))):
+                if not found.kind.endswith(IN_ADDRESS) or not _is_for_show(text, found.start, found.end):
+                    yield _secret(found)
+        for match in LETTERS_APART.finditer(text) if apart else ():
+            yield from self._turned(text, BETWEEN.sub("", match[0]), match, SPACED)
         runs = list(RUN.finditer(text))
         if not runs:
             return
@@ -94,11 +120,17 @@ class ExfiltrationCheck:
             segment = Segment(Origin.ASSISTANT, text, text, "")
             view = View(segment, reading.name, reading.text, reading.start, reading.end)
             yield from map(_secret, self._secrets.inspect(view))
-        for match in runs:
-            if signs.within(turned := match[0][::-1]):
-                segment = Segment(Origin.ASSISTANT, text, text, "")
-                view = View(segment, "base64", turned, *match.span())  # read as programs encode it
-                yield from map(_secret, self._secrets.inspect(view))
+        for turn, name in ((_reversed, REVERSED), (_rot13, TURNED)):
+            for match in runs if signs.within(turn(text)) else ():
+                yield from self._turned(text, turn(match[0]), match, name)
+
+    def _turned(self, text: str, said: str, match: re.Match[str], name: str) -> Iterator[Finding]:
+        """The keys of vendors in what a run says when it is turned; other shapes are found in any letters."""
+        if _signs().within(said):
+            view = View(Segment(Origin.ASSISTANT, text, text, ""), "base64", said, *match.span())  # as if it were
+            for found in self._secrets.inspect(view):
+                if name == REVERSED or found.severity is Severity.HIGH:
+                    yield replace(_secret(found), view=name)
 
     def _canary(self, text: str) -> Iterator[Finding]:
         try:
@@ -109,7 +141,7 @@ class ExfiltrationCheck:
         plain = look.lower()
         bare = LETTERS.sub("", plain)
         for letters, canary in self._canaries.items():
-            for form, view in ((letters, WRITTEN), (letters[::-1], REVERSED)):
+            for form, view in _spelt(letters):
                 if (at := bare.find(form)) >= 0:
                     places = [match.start() for match in LETTER.finditer(plain)]
                     start, end = places[at], places[at + len(form) - 1] + 1
@@ -119,7 +151,7 @@ class ExfiltrationCheck:
             if (at := look.find(form)) >= 0:
                 span = (at, at + len(form)) if exact else (0, len(text))
                 yield _given("canary", *span, view="encoded", what=form)
-        for reading in readings(look) if RUN.search(look) else ():
+        for reading in readings(look) if RUN.search(look) or _numbers().within(look) else ():
             said = _letters(reading.text)
             for letters, canary in self._canaries.items():
                 if letters in said:
@@ -170,6 +202,20 @@ def _given(  # noqa: PLR0913  a finding's own facts
     )
 
 
+def _is_for_show(text: str, start: int, end: int) -> bool:
+    """Whether a password in an address is an example's: `app:app@db`, `user:mypassword@localhost`.
+
+    One that nobody would write for show, as it has capitals and digits or is long, counts wherever it leads.
+    """
+    password, user = text[start:end], USER.search(text, max(0, start - USER_CHARS), start)
+    if WEAK.fullmatch(password) is None:
+        return False
+    if (user is not None and password == user[1]) or NO_PASSWORD.fullmatch(password) is not None:
+        return True
+    place = PLACE.match(text, end)
+    return place is not None and NO_PLACE.fullmatch(place[1].rstrip(".")) is not None
+
+
 def _secret(found: Finding) -> Finding:
     return Finding(
         check=NAME,
@@ -192,12 +238,35 @@ def _secrets() -> SecretsCheck:
 
 @lru_cache(maxsize=1)
 def _signs() -> RuleSigns:
-    return RuleSigns(read_rules(SECRETS).rules)
+    return RuleSigns(read_rules(SECRETS).rules, beside=APART)
 
 
 @lru_cache(maxsize=1)
 def _shapes() -> Signs:
     return Signs((CAPITAL, *(run.shape for run in ENCODED)))
+
+
+def _reversed(text: str) -> str:
+    return text[::-1]
+
+
+def _rot13(text: str) -> str:
+    """The Latin letters turned, at a twentieth of what the codec takes; what is beyond them is `?`."""
+    return text.encode("latin-1", "replace").translate(ROT13).decode("latin-1")
+
+
+@lru_cache(maxsize=1)
+def _numbers() -> Signs:
+    return Signs(NUMBERS)
+
+
+def _spelt(letters: str) -> Iterator[tuple[str, str]]:
+    """The forms in which a canary's letters may stand, and how they are read."""
+    yield letters, WRITTEN
+    yield letters[::-1], REVERSED
+    if (turned := _rot13(letters)) != letters:
+        yield turned, TURNED
+        yield turned[::-1], TURNED
 
 
 def _is_encoded(look: str) -> bool:
@@ -219,8 +288,16 @@ def _letters(text: str) -> str:
 
 
 def _encodings(canary: str) -> Iterable[str]:
-    """What stands in a longer encoded text whatever stands before it: the middle of its three base64 forms, and hex."""
+    """What stands in a longer encoded text whatever stands before it: the middle of its three base64 forms and five of
+    base32, and hex.
+    """
     raw = canary.encode()
+    for before in range(5):
+        whole = base64.b32encode(b"\0" * before + raw).decode()
+        middle = whole[-(-8 * before // 5) : 8 * (before + len(raw)) // 5]  # five bits a letter
+        if len(middle) >= LEAST_CANARY:
+            yield middle
+            yield middle.lower()
     for before in range(3):
         whole = base64.b64encode(b"\0" * before + raw).decode().rstrip("=")
         middle = whole[2 * before : len(whole) - (1 if (before + len(raw)) % 3 else 0)]

@@ -48,6 +48,7 @@ EXAMPLES: Final = re.compile(  # second-level names that stand for the reader's 
 )
 TEMPLATE: Final = re.compile(r"[{}<>$%*()\[\]|#,\s…]|\.\.|^[A-Z_]{3,}$")
 LABEL: Final = re.compile(r"(?!-)[^\W_][\w-]{0,62}")
+MOST_PARTS: Final = 3  # of a brand's domain before its ending
 MOST_NAME: Final = 253
 SCRIPTS: Final = (("greek", 0x370, 0x400), ("cyrillic", 0x400, 0x530), ("armenian", 0x530, 0x590))
 PREFIX: Final = "xn--"
@@ -255,6 +256,16 @@ class Brands:
             for last in range(first + 2, min(len(parts), first + 4) + 1):
                 said = ".".join(parts[first:last])
                 if said in self._domains:
+                    return said
+        return self._joined(name) if "-" in name else ""
+
+    def _joined(self, name: str) -> str:
+        """A brand's whole domain before a hyphen: `openai.com-login.io`."""
+        parts = name.split(".")
+        for last, label in enumerate(parts):
+            head, hyphen, _ = label.partition("-")
+            for first in range(max(0, last - MOST_PARTS), last) if hyphen else ():
+                if (said := ".".join((*parts[first:last], head))) in self._domains:
                     return said
         return ""
 

@@ -42,6 +42,7 @@ class Judging:
         self.rules = rules
         self.spots: list[Spot] = []
         self.action = Action.ALLOW
+        self.would = Action.ALLOW  # if nothing were only observed
         self._now_s = now_s
         self._spent_s = [0.0] * len(rules)
         self._errors: dict[int, str] = {}
@@ -65,12 +66,13 @@ class Judging:
     def note(self, spot: Spot) -> None:
         """Take a finding to account."""
         self.action = max(self.action, spot.action)
+        self.would = max(self.would, self._would(spot))
         if len(self.spots) < MOST_KEPT:
             self.spots.append(spot)
 
     def clear(self) -> None:
         """Take all of it back; how long the checks took stays."""
-        self.spots, self.action = [], Action.ALLOW
+        self.spots, self.action, self.would = [], Action.ALLOW, Action.ALLOW
 
     def forget(self, place: str, start: int) -> None:
         """Take back what was found in a channel from `start` on: it was never shown."""
@@ -79,6 +81,7 @@ class Judging:
             if spot.place == place:
                 spot.end = min(spot.end, start)
         self.action = max((spot.action for spot in self.spots), default=Action.ALLOW)
+        self.would = max(map(self._would, self.spots), default=Action.ALLOW)
 
     @property
     def verdict(self) -> Verdict:
@@ -92,7 +95,11 @@ class Judging:
                 Ran(rule.check.name, 1e3 * spent_s, late=spent_s > rule.timeout_s, error=self._errors.get(order))
                 for order, (rule, spent_s) in enumerate(zip(self.rules, self._spent_s, strict=True))
             ),
+            would=self.would,
         )
+
+    def _would(self, spot: Spot) -> Action:
+        return self.rules[spot.order].would(spot.finding)
 
     @staticmethod
     def _failure(rule: OutputRule, excerpt: Excerpt) -> Sequence[Finding]:

@@ -114,9 +114,14 @@ REMEDY: Final = {
 FILLED: Final = {"encoded", "person", "template", "named", "sentence"}
 CLICKED: Final = {"encoded", "person", "named", "sentence"}
 DOCUMENTS: Final = re.compile(r"(?i)\.(?:dtd|xsd|xsl|rdf|owl|wsdl)\b|#$")
+PICTURE: Final = re.compile(r"(?i)\.(?:png|jpe?g|gif|svg|webp|avif|ico|bmp|mp4|webm)$")
 COMMIT: Final = re.compile(r"(?:^|/)[0-9a-f]{40}(?:/|$)")
 PROGRAM: Final = re.compile(r"(?i)\.(?:exe|msi|dll|scr|bat|cmd|ps1|vbs|hta|jar|apk|dmg|pkg|lnk|iso)(?:[?#]|$)")
 BEHIND: Final = re.compile(r"""[^\s()"'>]{0,64}>?(?:\s{1,8}["'(][^"')]{0,200}["')])?\s{0,8}\)""")
+ENTITY: Final = re.compile(  # as Markdown and attributes take them in addresses; `&amp;` changes no host
+    r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|colon|sol|bsol|period|quest|equals|commat|num|percnt|lowbar|hyphen|dash);"
+)
+ESCAPED: Final = re.compile(r"\\([:/.?=&#%_-])")  # Markdown's, in what stands between the brackets of a link
 USER_HOST: Final = re.compile(r"^[\w-]+(?:\.[\w-]+)+")
 BACKSLASH: Final = re.compile(r"\\{1,4}@[\w-]+(?:\.[\w-]+)+")
 DATA: Final = re.compile(
@@ -159,7 +164,7 @@ class LinkCheck:
         self._data_endings = frozenset(file.data_endings)
 
     def inspect(self, excerpt: Excerpt) -> Sequence[Finding]:
-        reading = read(excerpt.text)
+        reading = _as_shown(excerpt)
         text = reading.text
         found: list[Finding] = []
         seen: list[tuple[int, int]] = []
@@ -265,7 +270,9 @@ class LinkCheck:
         if not copies:
             return
         if strangers := [one for one in copies if one.owner and one.owner.lower() not in self._owners]:
-            yield _finding(reading, address, "code_host", Severity.HIGH, strangers[0].name)
+            shown = place.role in ("fetched", "text", "link") and PICTURE.search(address.path) is not None
+            severity = Severity.LOW if shown else Severity.HIGH  # a picture runs nothing
+            yield _finding(reading, address, "code_host", severity, strangers[0].name)
         loose = [one for one in copies if one.pin != "exact"]
         if loose and not strangers:
             severity = Severity.MEDIUM if any(one.pin == "none" for one in loose) else Severity.LOW
@@ -314,6 +321,16 @@ class LinkCheck:
             severity = Severity.LOW if mentioned(reading.text, *match.span(), code=excerpt.code) else host.severity
             start, end = reading.span(*match.span())
             yield _made(host.kind, severity, start, end, host.like or name)
+
+
+def _as_shown(excerpt: Excerpt) -> Reading:
+    """The line as whoever renders it reads its addresses."""
+    reading = read(excerpt.text)
+    if "&" in reading.text:
+        reading = reading.replaced(ENTITY, lambda match: html.unescape(match[0]))
+    if not excerpt.code and "\\" in reading.text and ("](" in reading.text or "]:" in reading.text):
+        reading = reading.replaced(ESCAPED, lambda match: match[1])
+    return reading
 
 
 def _may_keep(line: str) -> bool:

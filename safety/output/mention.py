@@ -37,6 +37,10 @@ BEHIND: Final = re.compile(
     r"(?:deletes?|removes?|wipes?|erases?|destroys?|overwrites?|formats)\s)"
 )
 COMMENT: Final = re.compile(r"(?:^|(?<=\s))(?:#|//|--|;;|REM\b|::|%|<!--|/\*|\*)\s")
+TIGHT: Final = re.compile(  # `#rm -rf x` at the beginning of a line; what else begins so is no comment
+    r"[ \t]*(?:(?P<hash>#)(?!!|(?:include|define|undef|if\w*|el\w+|endif|pragma|import|error|warning|line|region)\b)|"
+    r"(?P<slashes>//))"
+)
 QUOTES: Final = re.compile(r"\\.|\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'")
 SLASHES: Final = frozenset(
     ["js", "javascript", "ts", "typescript", "jsx", "tsx", "c", "cpp", "c++", "java", "go", "rust"]
@@ -44,6 +48,7 @@ SLASHES: Final = frozenset(
 MORE_SLASHES: Final = frozenset(["rs", "swift", "kotlin", "php", "csharp", "cs", "scss", "dart", "groovy", "scala"])
 DASHES: Final = frozenset(["sql", "lua", "haskell", "hs", "ada", "elm"])
 STARS: Final = SLASHES | MORE_SLASHES | {"css"}
+HASHLESS: Final = STARS - {"php"} | {"less", "html", "xml", "svg", "markdown", "md", "vue", "svelte"}
 
 
 def mentioned(text: str, start: int, end: int, *, code: bool, language: str = "") -> bool:
@@ -66,7 +71,14 @@ def commented(text: str, start: int, language: str) -> bool:
     """Whether a comment begins before it, in its line of code."""
     line = max(text.rfind("\n", 0, start) + 1, start - LINE)
     before = QUOTES.sub(lambda match: "_" * len(match[0]), text[line:start])
+    if (tight := TIGHT.match(before)) is not None and _is_tight(tight, language):
+        return True
     return any(_opens(match, before, language) for match in COMMENT.finditer(before))
+
+
+def _is_tight(match: re.Match[str], language: str) -> bool:
+    """Whether the sign alone, without a blank behind it, opens a comment in a language."""
+    return language not in HASHLESS if match["hash"] else language in SLASHES or language in MORE_SLASHES
 
 
 def _opens(match: re.Match[str], before: str, language: str) -> bool:

@@ -13,11 +13,14 @@ from urllib.parse import unquote_plus
 Cargo: TypeAlias = Literal["encoded", "sentence", "template", "named", "person", ""]
 LEAST_ENCODED: Final = 20  # characters: shorter ones are ids
 LEAST_WORDS: Final = 4
-LEAST_LABEL: Final = 24  # of a host's first parts, that could be text in base32
+LEAST_LABEL: Final = 24  # of a host's first parts together, that could be text in base32
+LEAST_PART: Final = 16  # of one of them: by chance a hexadecimal one reads as text once in 30,000
 PRINTABLE: Final = 0.95
 SIXTY_FOUR: Final = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
 HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){12,}")
 THIRTY_TWO: Final = re.compile(r"(?i)[a-z2-7]{24,}={0,6}")
+WHOLE_HEX: Final = re.compile(r"(?:[0-9a-f]{2}){8,}")
+PLAIN: Final = re.compile(rb"[A-Za-z0-9 .,:;_@=/'\"{}()\n-]+")
 SPLIT: Final = re.compile(r"[/?&;#=|,:]+")
 PAIR: Final = re.compile(r"[?&;#]([^=&;#]+)=([^&;#]*)")
 WORDS: Final = re.compile(r"(?<!\S)[^\W\d_]{2,}[,.;?!]?(?!\S)")
@@ -51,6 +54,8 @@ def cargo(host: str, domain: str, rest: str) -> Cargo:  # noqa: PLR0911  the fir
         return "encoded"
     below = host[: -len(domain)].replace(".", "") if domain and len(host) > len(domain) else ""
     if len(below) >= LEAST_LABEL and is_text(below.replace("-", "")):
+        return "encoded"
+    if len(below) >= LEAST_PART and any(map(is_named_text, host[: -len(domain)].split("."))):
         return "encoded"
     if _may_be_person(rest) and PERSON.search(rest) is not None:
         return "person"
@@ -90,6 +95,25 @@ def is_text(piece: str) -> bool:
         except (binascii.Error, ValueError):
             return False
     return False
+
+
+def is_named_text(label: str) -> bool:
+    """Whether a part of a host, which has no capitals, is readable text in hexadecimal or base32."""
+    if len(label) < LEAST_PART:
+        return False
+    try:
+        if WHOLE_HEX.fullmatch(label):
+            return _usual(bytes.fromhex(label))
+        if THIRTY_TWO.fullmatch(label):
+            return _usual(base64.b32decode(label.upper() + "=" * (-len(label) % 8)))
+    except (binascii.Error, ValueError):
+        pass
+    return False
+
+
+def _usual(data: bytes) -> bool:
+    """Whether bytes are plain letters, digits and what stands between them, every one."""
+    return PLAIN.fullmatch(data) is not None
 
 
 def _sixty_four(text: str) -> bool:

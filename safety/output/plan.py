@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Self, cast
 
 from conclave.safety.api import Action
-from conclave.safety.output.api import Briefed, OutputRule, Spoken
+from conclave.safety.output.api import Briefed, Led, OutputRule, Spoken
 from conclave.safety.output.triggers import Groups, Triggers
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`triggers` are each rule's, `groups` the same in one pass over a line.
+    """`triggers` are each rule's, `groups` the same in one pass over a line; `spoken` and `spoken_groups` are of prose.
 
-    `any_of` are all of them together but the empty one, `holding` those that make text wait.
+    `any_of` are all of them together but the empty one, `holding` those that make text wait while one may begin.
 
     `prose` are the rules that see prose, `lines` those that see the lines of fenced blocks, `blocks` whole blocks.
     """
@@ -21,6 +21,8 @@ class Plan:
     rules: tuple[OutputRule, ...]
     triggers: tuple[Triggers, ...]
     groups: Groups
+    spoken: tuple[Triggers, ...]
+    spoken_groups: Groups
     any_of: Triggers
     holding: Triggers
     holding_code: Triggers
@@ -39,12 +41,18 @@ class Plan:
         lines = [order for order, rule in enumerate(rules) if rule.check.unit == "line"]
         blocks = [order for order, rule in enumerate(rules) if rule.check.unit == "block"]
         triggers = tuple(Triggers.of(rule.check.triggers) for rule in rules)
+        led = tuple(
+            Triggers.leading(cast(Led, rule.check).leads) if hasattr(rule.check, "leads") else own
+            for rule, own in zip(rules, triggers, strict=True)
+        )
         return cls(
             rules=tuple(rules),
             triggers=triggers,
             groups=Groups.of(triggers),
-            any_of=Triggers.of(trigger for rule in rules for trigger in rule.check.triggers if trigger),
-            holding=_holding(rules),
+            spoken=led,
+            spoken_groups=Groups.of(led),
+            any_of=Triggers.joined((*triggers, *led)),
+            holding=_holding([rule for rule in rules if not hasattr(rule.check, "leads")]),
             holding_code=_holding([rules[order] for order in lines]),
             prose=tuple(order for order, rule in enumerate(rules) if not hasattr(rule.check, "languages")),
             lines=tuple(lines),

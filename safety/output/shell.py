@@ -45,6 +45,8 @@ MORE_PLACES: Final = frozenset(
     ["your-org", "yourorg", "your-name", "yourname", "example", "me", "acme", "company", "account"]
 )
 OWNER: Final = re.compile(r"(?i)(?:github|gitlab|bitbucket|codeberg)(?:\.com|\.org)?[/:]+([\w.$<{-][\w.{}<>$-]*)")
+OWN_SOURCE: Final = re.compile(r"""["'](?:url|repository|homepage|bugs)["']\s*:\s*["']$""")
+OWN_SOURCE_CHARS: Final = 40
 SHORT: Final = re.compile(r"""(?i)(?:install_github\s*\(\s*["']|github:|gitlab:|bitbucket:)([\w.-]+)""")
 WIPED: Final = re.compile(  # what must not be removed with all that is in it
     r"(?:/|/\*|/\.\*?|~|~/|~/\*|~/\.\*|\.\./?|\.\./\*|\*|\./\*|\.|\./|\$HOME|\$HOME/|\$HOME/\*|\$\{HOME\}/?\*?|\$PWD/?\*?|"
@@ -150,6 +152,7 @@ class Judges:
             "leaves": self.leaves,
             "reaches": self.reaches,
             "registry": self.registry,
+            "trusted": self.trusted,
             "owner": self.owner,
             "removal": removal,
         }
@@ -186,8 +189,18 @@ class Judges:
             names = [tail]
         return None if all(map(self._is_registry, names)) else Span(start, end)
 
+    def trusted(self, text: str, start: int, end: int) -> Span | None:
+        """Honest in the house; that a host is no known registry, `registry` says."""
+        name = text[start:end].rsplit(maxsplit=1)[-1].rpartition("=")[2].strip("\"':")
+        return None if self._inside(name) or not self._is_registry(name) else Span(start, end)
+
     def owner(self, text: str, start: int, end: int) -> Span | None:
-        """Honest for owners of repositories that many people look at, known hosts, and places to be filled in."""
+        """Honest for owners of repositories that many people look at, known hosts, and places to be filled in.
+
+        A manifest that says where its own source is (`"url": "git+https://..."`) installs nothing from there.
+        """
+        if OWN_SOURCE.search(text, max(0, start - OWN_SOURCE_CHARS), start) is not None:
+            return None
         said = text[start:end]
         named = OWNER.search(said) or SHORT.search(said)
         if named is not None:

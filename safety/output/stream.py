@@ -3,21 +3,21 @@
 What is found, and what becomes of the text, follows from the text alone: however it arrives in pieces, findings and
 result are the same, and the whole text is judged by the same machine, fed once. Excerpts are judged in the order in
 which the text settles what they are; the first finding that blocks ends it. A check whose findings are only told makes
-nothing wait. For one that redacts or blocks, prose waits from one of its triggers on, code by lines, 256 characters at
-most, or while a fenced block is open if the check must see blocks. Pure but for the account that it writes to; bounded
-in memory.
+nothing wait. For one that redacts or blocks, prose waits from one of its triggers or behind one of its leads on, code
+by lines, 256 characters at most, or a fenced block as a whole if the check must see it so. Bounded in memory.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from conclave.safety.api import Action, Finding
-from conclave.safety.output.api import Excerpt, OutputRule
+from conclave.safety.output.api import Excerpt
+from conclave.safety.output.cuts import Cuts
 from conclave.safety.output.excerpts import BARE, LINE_END, MOST_CHARS, MOST_LINES, Fence, closes, goes_on, opened
 from conclave.safety.output.judging import Judging, Spot
 from conclave.safety.output.plan import Plan
 from conclave.safety.output.triggers import LONGEST, Finder, Folded, edge
+from conclave.safety.output.watch import Watch
 
 WINDOW: Final = 256  # characters from a trigger on that a long line is judged by
 STEP: Final = 128  # to the next window; what begins before it is judged with as much behind it at least
@@ -29,20 +29,6 @@ KEPT: Final = MOST_CHARS + LONGEST  # characters before what waits, that lines a
 TRIM: Final = 4 * KEPT  # from which on it pays to forget
 
 
-@dataclass(slots=True)
-class Watch:
-    """One check on its way through the lines. `at` is where its next window begins, None while no trigger is near."""
-
-    order: int
-    finder: Finder
-    seen: int = 0  # up to where triggers were looked for
-    floor: int = 0  # from where on it may still cover
-    at: int | None = None
-    near: int = 0  # the last trigger
-    cut: int = -1  # where the last window ended, in the middle of a line
-    spots: list[Spot] = field(default_factory=list)  # that reach into the next window
-
-
 class Channel:
     """`feed` a text piece by piece, then `finish`: together they give what may be shown of it.
 
@@ -50,6 +36,7 @@ class Channel:
     """
 
     __slots__ = (
+        "_all",
         "_always",
         "_any_from",
         "_anything",
@@ -60,12 +47,13 @@ class Channel:
         "_end",
         "_fence",
         "_folded",
+        "_holding",
         "_judging",
+        "_led",
         "_line",
         "_lines",
         "_looked",
         "_now",
-        "_open",
         "_out",
         "_physical",
         "_place",
@@ -73,6 +61,7 @@ class Channel:
         "_sought",
         "_text",
         "_watches",
+        "_woken",
         "blocked",
     )
 
@@ -91,15 +80,19 @@ class Channel:
         self._lines = 1  # how many lines it has
         self._physical = 0  # where the last of them begins
         self._looked = False  # whether a trigger was looked for in the logical line
+        self._woken = False  # whether a check has a window in it
         self._anything = Finder(plan.any_of)  # to see at once that no check has a trigger
         self._any_from = 0
         self._watches = [Watch(order, Finder(triggers)) for order, triggers in enumerate(plan.triggers)]
-        self._see(plan.prose)
+        self._led = {
+            order: Watch(order, Finder(leads)) for order, leads in enumerate(plan.spoken) if leads.behind
+        }  # in prose in place of the others
+        self._all = [*self._watches, *self._led.values()]
+        self._see(self._in_prose())
         self._fence: Fence | None = None
         self._block_at = 0  # where the part of the block begins that is not judged yet
         self._block_spots: list[Spot] = []
-        self._cuts: list[Spot] = []  # spots to be cut out of what waits
-        self._open: list[Spot] = []  # those that what was let go has reached
+        self._cuts = Cuts(plan.rules)
         if code:
             self._enter(BARE, 0)
 
@@ -107,6 +100,23 @@ class Channel:
     def held(self) -> int:
         """How many characters wait."""
         return self._end - self._out
+
+    @property
+    def out(self) -> int:
+        """Up to where the text was let go."""
+        return self._out
+
+    @property
+    def end(self) -> int:
+        return self._end
+
+    @property
+    def removed(self) -> list[tuple[int, int]] | None:
+        """The places that were cut out of what was let go, once `tell_removed` was said."""
+        return self._cuts.removed
+
+    def tell_removed(self) -> None:
+        self._cuts.removed = []
 
     def feed(self, piece: str) -> str:
         """What may be shown now."""
@@ -136,7 +146,8 @@ class Channel:
         """Forget what waits: somebody else goes on from what was let go."""
         out = self._out
         self._judging.forget(self._place, out)
-        self._cuts, self._open, self._block_spots = [], [], []
+        self._cuts.clear()
+        self._block_spots = []
         self._text = self._text[: out - self._base]
         self._folded = Folded(self._base)
         self._folded.add(self._text, self._base)
@@ -150,7 +161,7 @@ class Channel:
         self._anything = Finder(self._plan.any_of)
         self._any_from = self._line
         self._looked = True  # what was let go of the line is not judged again
-        for watch in self._watches:
+        for watch in self._all:
             watch.finder = Finder(watch.finder.triggers)
             watch.at, watch.spots, watch.cut, watch.floor, watch.seen = None, [], -1, out, self._line
 
@@ -163,14 +174,19 @@ class Channel:
                 self._settle(end)
             if self.blocked is None:
                 self._end_line(content, end)
-        if self.blocked is None and (self._plan.holds or not self._is_plain(self._end)):
+        if self.blocked is not None:
+            return
+        if not self._is_plain(self._end):
             self._settle(self._end)
+        elif self._plan.holds:
+            self._look_ahead()
 
     def _is_plain(self, end: int) -> bool:
         """Whether nothing is due before the line is whole: it is no longer than one window."""
         if self._looked or end - self._line >= WINDOW:
             return False
-        return self._fence is None or not self._plan.blocks or self._block_at + PART > end
+        in_parts = self._fence is not None and (self._plan.blocks or self._plan.holds_blocks)
+        return not in_parts or self._block_at + PART > end
 
     def _line_end(self, *, final: bool) -> tuple[int, int] | None:
         """Where the next line's text and the line end. A carriage return waits for what follows."""
@@ -219,11 +235,15 @@ class Channel:
 
     def _enter(self, fence: Fence, at: int) -> None:
         self._fence, self._block_at, self._block_spots = fence, at, []
-        self._see(self._plan.lines_in(fence.language))
+        self._see([self._watches[order] for order in self._plan.lines_in(fence.language)])
 
-    def _see(self, orders: Sequence[int]) -> None:
+    def _in_prose(self) -> list[Watch]:
+        return [self._led.get(order, self._watches[order]) for order in self._plan.prose]
+
+    def _see(self, watches: list[Watch]) -> None:
         """Those are the checks that see the lines that come."""
-        self._now = [self._watches[order] for order in orders]
+        self._now = watches
+        self._holding = [watch for watch in watches if self._plan.rules[watch.order].holds]
         self._always = [watch for watch in self._now if watch.finder.triggers.everywhere]
 
     @property
@@ -249,12 +269,21 @@ class Channel:
             else:
                 return
 
+    def _look_ahead(self) -> None:
+        """Find where those that text waits for will look; the line is judged when it is whole."""
+        for watch in self._holding:
+            if watch.at is None and self._line < self._end:
+                if watch.finder.triggers.everywhere:
+                    self._wake_at_once(watch)
+                else:
+                    self._wake(watch, self._end)
+
     def _look(self, end: int) -> None:
         """Find the triggers before `end` of the checks that have no window yet."""
         self._looked = True
         for watch in self._always:
             if watch.at is None and self._line < end:
-                watch.near = watch.at = max(self._line, watch.floor)
+                self._wake_at_once(watch)
         found = self._anything.next(self._folded, max(self._any_from, self._line), self._end)
         if found is None:
             self._any_from = max(self._any_from, self._end - LONGEST)
@@ -262,7 +291,11 @@ class Channel:
             for watch in self._now:
                 if watch.at is None:
                     self._wake(watch, end)
-            self._any_from = max(found + 1, end - LONGEST)
+            self._any_from = max(self._any_from, end - LONGEST)  # what began there may be a longer one
+
+    def _wake_at_once(self, watch: Watch) -> None:
+        self._woken = True
+        watch.near = watch.at = max(self._line, watch.floor)
 
     def _wake(self, watch: Watch, end: int) -> None:
         start = max(watch.seen, watch.floor, self._line)
@@ -270,8 +303,10 @@ class Channel:
         if found is None or found >= end:
             watch.seen = max(start, end - LONGEST)
         else:
+            self._woken = True
             watch.near = found
-            watch.at = self._edge(found, watch.floor)
+            behind = watch.finder.triggers.behind
+            watch.at = max(found, watch.floor, self._line) if behind else self._edge(found, watch.floor)
 
     def _edge(self, at: int, floor: int) -> int:
         """Where a finding may begin whose trigger is there."""
@@ -316,7 +351,8 @@ class Channel:
 
     def _judge_line(self, content: int, end: int) -> None:
         """A line that no window of came before: one pass over it says which checks see it."""
-        woken = self._plan.groups.within(self._folded.between(self._line, end))
+        groups = self._plan.groups if self._in_code else self._plan.spoken_groups
+        woken = groups.within(self._folded.between(self._line, end))
         if not woken:
             return
         excerpt = None
@@ -329,8 +365,8 @@ class Channel:
             found = self._judging.inspect(watch.order, excerpt)
             if not found:
                 continue
-            self._looked = True
-            self._wake(watch, end)
+            if watch.at is None:
+                self._wake(watch, end)
             if watch.at is not None and watch.at < content:
                 self._take(watch, found, self._line, content, zone=watch.at, until=end)
                 if self.blocked is not None:
@@ -339,11 +375,11 @@ class Channel:
     def _begin_line(self, at: int) -> None:
         self._line = self._physical = at
         self._lines = 1
-        if not self._looked:
-            return
         self._looked = False
-        self._any_from = min(self._any_from, at)
-        for watch in self._watches:
+        if not self._woken:
+            return
+        self._woken = False
+        for watch in self._all:
             if watch.at is not None:
                 watch.at, watch.cut, watch.spots = None, -1, []
 
@@ -357,7 +393,7 @@ class Channel:
         if self._block_at < end:
             self._judge_block(self._block_at, end, until=end)
         self._fence = None
-        self._see(self._plan.prose)
+        self._see(self._in_prose())
 
     def _judge_block(self, start: int, end: int, *, until: int) -> None:
         for order in self._plan.blocks:
@@ -401,7 +437,7 @@ class Channel:
         if spot.action >= Action.CONFIRM:
             self.blocked = spot
         elif spot.action is Action.REDACT and spot.end > spot.start:
-            self._cuts.append(spot)
+            self._cuts.add(spot)
 
     # How it is let go.
 
@@ -410,14 +446,15 @@ class Channel:
         plan, safe = self._plan, self._end
         if not plan.holds:
             return safe
-        for watch in self._now:
-            if watch.at is not None and plan.rules[watch.order].holds:
+        for watch in self._holding:
+            if watch.at is not None:
                 safe = min(safe, watch.at)
         if self._in_code and plan.holds_blocks:
             safe = min(safe, self._block_at)
         holding = plan.holding_code if self._in_code else plan.holding
         if holding.longest and self._line < self._end:
             safe = min(safe, self._edge(self._end, self._line))
+        if holding.longest and self._line < safe:  # else all of the line waits
             first = holding.unfinished(self._folded, max(self._line, self._end - LONGEST))
             if first is not None:
                 safe = min(safe, self._edge(first, self._line))
@@ -426,39 +463,21 @@ class Channel:
         return max(safe, self._out)
 
     def _let_go(self, safe: int) -> str:
-        if safe > self._out and not self._cuts and not self._open:
-            text = self._slice(self._out, safe)
-            self._out = safe
+        if self._cuts:
+            text = self._cuts.shown(self._out, safe, self._slice, may_grow=self._may_grow)
         else:
-            text = self._cut(safe)
+            text = self._slice(self._out, safe)
+        self._out = max(self._out, safe)
         if len(self._text) > TRIM:
             self._forget()
         return text
 
-    def _cut(self, safe: int) -> str:
-        shown: list[str] = []
-        self._cuts.sort(key=lambda spot: (spot.start, spot.order))
-        at = self._out
-        while True:
-            at = max([at, *(spot.end for spot in self._open)])
-            if not self._cuts or self._cuts[0].start >= safe:
-                break
-            spot = self._cuts.pop(0)
-            if spot.start >= at:
-                shown += (self._slice(at, spot.start), mark(self._plan.rules[spot.order], spot))
-            self._open.append(spot)
-        if at < safe:
-            shown.append(self._slice(at, safe))
-        self._out = max(self._out, safe)
-        self._open = [spot for spot in self._open if spot.end > self._out or self._may_grow(spot)]
-        return "".join(shown)
-
     def _may_grow(self, spot: Spot) -> bool:
-        return spot in self._block_spots or any(spot in watch.spots for watch in self._watches)
+        return spot in self._block_spots or any(spot in watch.spots for watch in self._all)
 
     def _forget(self) -> None:
         """What lies so far back that nothing reaches it any more."""
-        first = min([self._out, *(watch.at for watch in self._watches if watch.at is not None)])
+        first = min([self._out, *(watch.at for watch in self._all if watch.at is not None)])
         if self._in_code and self._plan.blocks:
             first = min(first, self._block_at)
         first = max(first - KEPT, self._base)
@@ -471,11 +490,6 @@ class Channel:
 
     def _slice(self, start: int, end: int) -> str:
         return self._text[max(start, self._base) - self._base : end - self._base]
-
-
-def mark(rule: OutputRule, spot: Spot) -> str:
-    """What stands in the text for what was cut out of it."""
-    return spot.finding.instead or f"[{rule.check.name} removed]"
 
 
 def judged(plan: Plan, text: str, *, place: str = "", code: bool = False) -> tuple[Judging, str]:

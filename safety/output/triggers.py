@@ -81,13 +81,17 @@ class Folded:
 
 @dataclass(frozen=True, slots=True)
 class Triggers:
-    """Literals that are looked for together. `everywhere`: one of them is the empty one."""
+    """Literals that are looked for together. `everywhere`: one of them is the empty one.
 
-    literals: tuple[bytes, ...]
+    `pattern` says the same. `behind`: it is one of leads (`Led`), and what is looked for is the last character of each.
+    """
+
+    pattern: bytes
     regexp: "Regexp | None"
-    everywhere: bool
-    prefixes: frozenset[bytes]
-    longest: int
+    everywhere: bool = False
+    prefixes: frozenset[bytes] = frozenset()
+    longest: int = 0
+    behind: bool = False
 
     @classmethod
     def of(cls, literals: Iterable[str]) -> "Triggers":
@@ -98,7 +102,20 @@ class Triggers:
                 raise ValueError(f"a trigger is ASCII in lower case, {LONGEST} characters at most, not {literal!r}")
         written = tuple(literal.encode() for literal in found if literal)
         prefixes = frozenset(literal[:size] for literal in written for size in range(1, len(literal)))
-        return cls(written, _compiled(written), "" in found, prefixes, max(map(len, written), default=0))
+        pattern = _escaped(written)
+        return cls(pattern, _compiled(pattern), "" in found, prefixes, max(map(len, written), default=0))
+
+    @classmethod
+    def leading(cls, leads: str) -> "Triggers":
+        """Raises ValueError for a pattern that is none."""
+        pattern = leads.encode()
+        return cls(pattern, _compiled(pattern), behind=True)
+
+    @classmethod
+    def joined(cls, groups: Iterable["Triggers"]) -> "Triggers":
+        """Where any of them begins, but for the empty trigger."""
+        pattern = b"|".join(dict.fromkeys(group.pattern for group in groups if group.pattern))
+        return cls(pattern, _compiled(pattern))
 
     def find(self, text: Folded, start: int, end: int) -> int | None:
         """The place of the first one that begins at or after `start`; None: there is none yet. `end` is the text's."""
@@ -106,8 +123,22 @@ class Triggers:
             return start if start < end else None
         if self.regexp is None:
             return None
+        if self.behind:
+            return self._find_behind(self.regexp, text, start)
         match = self.regexp.search(text.data, text.index_of(start))
         return None if match is None else text.place_of(match.span()[0])
+
+    @staticmethod
+    def _find_behind(regexp: "Regexp", text: Folded, start: int) -> int | None:
+        """A lead may begin before `start`: what is looked for is where it ends."""
+        least = text.index_of(start)
+        at = max(0, least - LONGEST)
+        while (match := regexp.search(text.data, at)) is not None:
+            first, last = match.span()[0], match.span()[1] - 1
+            if last >= least:
+                return text.place_of(last)
+            at = first + 1
+        return None
 
     def unfinished(self, text: Folded, start: int) -> int | None:
         """The first place at or after `start` where the text's end may be the beginning of one."""
@@ -132,11 +163,11 @@ class Groups:
     @classmethod
     def of(cls, groups: Sequence[Triggers]) -> "Groups":
         """Groups are known by their number."""
-        looked_for = [at for at, group in enumerate(groups) if group.literals and not group.everywhere]
+        looked_for = [at for at, group in enumerate(groups) if group.pattern and not group.everywhere]
         return cls(
             frozenset(at for at, group in enumerate(groups) if group.everywhere),
             tuple(looked_for),
-            _automaton(tuple(groups[at].literals for at in looked_for)),
+            _automaton(tuple(groups[at].pattern for at in looked_for)),
         )
 
     def within(self, data: bytes) -> frozenset[int]:
@@ -164,20 +195,32 @@ class Finder:
         return self._next
 
 
-@cache
-def _compiled(literals: tuple[bytes, ...]) -> "Regexp | None":
+def _escaped(literals: tuple[bytes, ...]) -> bytes:
+    if not literals:
+        return b""
     import re2  # noqa: PLC0415  20 ms, and only where a policy looks at answers
 
-    if not literals:
+    return b"|".join(map(re2.escape, literals))
+
+
+@cache
+def _compiled(pattern: bytes) -> "Regexp | None":
+    import re2  # noqa: PLC0415  20 ms, and only where a policy looks at answers
+
+    if not pattern:
         return None
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
-    regexp: Regexp = re2.compile(b"|".join(map(re2.escape, literals)), options)
+    options.log_errors = False
+    try:
+        regexp: Regexp = re2.compile(pattern, options)
+    except re2.error as error:
+        raise ValueError(f"leads are a pattern of RE2, not {pattern.decode()!r}: {error}") from error
     return regexp
 
 
 @cache
-def _automaton(groups: tuple[tuple[bytes, ...], ...]) -> "Set | None":
+def _automaton(groups: tuple[bytes, ...]) -> "Set | None":
     import re2  # noqa: PLC0415  20 ms, and only where a policy looks at answers
 
     if not groups:
@@ -185,8 +228,8 @@ def _automaton(groups: tuple[tuple[bytes, ...], ...]) -> "Set | None":
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     automaton = re2.Set.SearchSet(options)
-    for literals in groups:
-        automaton.Add(b"|".join(map(re2.escape, literals)))
+    for pattern in groups:
+        automaton.Add(pattern)
     automaton.Compile()
     return automaton
 

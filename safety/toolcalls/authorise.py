@@ -21,7 +21,7 @@ from conclave.safety.toolcalls.api import ACTS, NAME, Effect, Tool, ToolRule, To
 from conclave.safety.toolcalls.features import Features, Leaf, features_of, leaves_of
 from conclave.safety.toolcalls.history import spelt
 from conclave.safety.toolcalls.taint import EMAIL, URL, Order, Source, Texts, ViewsOf, is_specific, normal
-from conclave.safety.toolcalls.words import PLEADS, asked_verbs, shared, stems, words_of
+from conclave.safety.toolcalls.words import PLEADS, asked_verbs, shared, stem, stems, words_of
 
 MOST_ARGUMENTS: Final = 1_048_576  # characters that are read as JSON
 EVIDENCE_CHARS: Final = 64
@@ -30,6 +30,9 @@ ENOUGH: Final = 1.0  # weight of shared words from which on a text is about a to
 SOME: Final = 0.75
 LITTLE: Final = 0.5
 HINT_CHARS: Final = 4
+QUOTED_SHARE: Final = 0.9  # of an order: a value that is more of it repeats its verb, too
+QUOTED_BLANKS: Final = 2  # in a sentence that is quoted
+QUOTE_ENDS: Final = " .,;:!?\"'"
 MOST_WORDS: Final = 256  # of a command
 QUOTED: Final = re.compile(r"'([^'\n]{2,80})'|\"([^\"\n]{2,80})\"|`([^`\n]{2,80})`")
 WORDS: Final = re.compile(r"[\s\"'`|&()<>=]+")
@@ -43,7 +46,12 @@ REFERENCES: Final = words_of(
 OBJECT_HINTS: Final = (
     (EMAIL, frozenset({"email", "mail", "gmail", "messag"})),
     (URL, frozenset({"url", "web", "pag", "browsr", "browser", "websit", "link", "sit"})),
+    (re.compile(r"\b(?:pay|settle|reimburse|wire)\b"), frozenset({stem("money")})),  # what a bill is paid with
 )
+WORKSHOP: Final = frozenset(  # what tools are about whose orders stand in every manual
+    map(stem, words_of("file path folder directory code config setting project test branch commit patch repo editor"))
+)
+STORES: Final = frozenset(map(stem, ("sql", "db", "database")))  # and these, whose commands destroy what others own
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +90,12 @@ class Authoriser:
         arguments = _read(call.arguments)
         found = [*self._by_rule(call, rule, tool, arguments), *self._by_taint(call, rule, tool, arguments)]
         found = found[:MOST_FINDINGS]
-        action = max((self._action_of(one, rule) for one in found), default=Action.ALLOW)
-        return Ruling(action, tuple(found), () if self._rules.observe else tuple(found))
+        would = max((self._action_of(one, rule) for one in found), default=Action.ALLOW)
+        if self._rules.observe:
+            return Ruling(Action.ALLOW, tuple(found), would=would)
+        return Ruling(would, tuple(found), tuple(found), would)
 
     def _action_of(self, finding: Finding, rule: ToolRule) -> Action:
-        if self._rules.observe:
-            return Action.ALLOW
         if (fixed := FIXED.get(finding.kind)) is not None:
             return fixed
         if finding.kind == "toolcall.duplicate":
@@ -223,12 +231,16 @@ class Judged:
         common = shared(self.about.objects, words) + SOME * shared(self.about.about, words)
         if not trusted:
             common += sum(one in text and not self.texts.is_trusted(one) for one in self.hints) / 2
-        values = sum(self.texts.is_trusted(one) if trusted else one in text for one in self.values)
+        values = sum(
+            self.texts.is_trusted(one) if trusted else one in text and len(one) < QUOTED_SHARE * len(text)
+            for one in self.values
+        )
         acts = bool(groups - {"look"})
         same = bool(roots & self.about.roots) or (trusted and acts and bool(words & self.about.roots))
         if self.call.name.lower() in text and len(self.call.name) > 5:  # noqa: PLR2004  `send` is a word like others
             return Evidence(verb=True, objects=max(common, 2 * ENOUGH), values=values, same=True)
-        return Evidence(same or bool(groups & self.about.verbs), common, values, same)
+        named = trusted and acts and values > 0 and common >= SOME  # `close T-12`, a ticket, by a tool that updates it
+        return Evidence(same or named or bool(groups & self.about.verbs), common, values, same)
 
     def _best_order(self) -> tuple[Order | None, Evidence]:
         best, most, score = None, Evidence(verb=False, objects=0.0, values=0), 0.0
@@ -243,6 +255,8 @@ class Judged:
             if self.texts.is_trusted(part):
                 continue
             sources = list(self.texts.sources(part))
+            if asked and not leaf.kind:
+                sources = [one for one in sources if not self._is_quoted(one, part)]
             pointed = delegated and not all(map(self._is_told, sources))  # it also stands where data simply is
             for source in sources:
                 severity = self._weigh(leaf, source, asked=asked, delegated=pointed)
@@ -268,8 +282,14 @@ class Judged:
         return None if asked else Severity.MEDIUM
 
     def _sure(self, text: str) -> Severity:
-        """How sure an order is one to the model: `run npm test` stands in every manual, and is for its reader."""
-        local = self.effect in {Effect.WRITE, Effect.CODE}
+        """How sure an order is one to the model: `run npm test` stands in every manual, and is for its reader.
+
+        No manual says to open the door, and none of the reader's own tools would.
+        """
+        subject = self.about.objects | self.about.roots
+        local = (self.effect is Effect.CODE and STORES.isdisjoint(subject)) or (
+            self.effect is Effect.WRITE and not WORKSHOP.isdisjoint(subject)
+        )
         manual = local and not PLEADS.search(text) and not any(hosts_of(leaf.text) for leaf in self.leaves)
         return Severity.MEDIUM if manual else Severity.HIGH
 
@@ -277,6 +297,11 @@ class Judged:
         """Whether the sentence that the value stands in orders what this tool does."""
         groups = self.texts.verbs_of(source.sentence)
         return bool(groups & self.about.verbs) or (self.effect in ACTS and bool(groups - {"look"}))
+
+    def _is_quoted(self, source: Source, value: str) -> bool:
+        """Whether the value has the very sentence that orders something: who forwards it does not do what it says."""
+        sentence = source.sentence.strip(QUOTE_ENDS)
+        return sentence.count(" ") >= QUOTED_BLANKS and sentence in normal(value) and self._is_told(source)
 
     def _user_named_another(self, leaf: Leaf) -> bool:
         """Whether the user said a value of the same shape, which this call does not use."""

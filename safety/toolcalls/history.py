@@ -1,9 +1,13 @@
 """The tool calls of a conversation since its user last spoke. Reads whatever a client may send; raises nothing."""
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
+from typing import Any, Final
 
 import msgspec
+
+EXACT: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+WHOLE_DIGITS: Final = 32  # whole numbers up to this length are written out: `1e4000` is short, its digits are not
 
 
 def since_user(messages: Collection[object]) -> Iterator[dict[str, Any]]:
@@ -24,13 +28,23 @@ def calls_of(message: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def spelt(arguments: object) -> bytes:
-    """Arguments in one spelling: the same for the same JSON."""
+    """Arguments in one spelling: the same for JSON of the same value, whatever its spaces, order and numbers' form."""
     if not isinstance(arguments, str):
         arguments = ""
     try:
-        return msgspec.json.encode(msgspec.json.decode(arguments), order="deterministic")
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return ENCODER.encode(DECODER.decode(arguments))
+    except (msgspec.DecodeError, ArithmeticError, UnicodeError, RecursionError):
         return arguments.strip().encode("utf-8", "surrogatepass")
+
+
+def _number(written: str) -> int | Decimal:
+    """`0.0` is 0 and `1e3` is 1000. Exact, at 1 us: a person who let one amount pass let no other pass."""
+    value = EXACT.normalize(Decimal(written))
+    return int(value) if value.adjusted() < WHOLE_DIGITS and value == value.to_integral_value() else value
+
+
+DECODER: Final = msgspec.json.Decoder(float_hook=_number)
+ENCODER: Final = msgspec.json.Encoder(order="deterministic", decimal_format="number")
 
 
 def past_calls(messages: object) -> list[tuple[str, bytes]]:

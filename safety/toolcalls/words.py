@@ -31,23 +31,24 @@ GROUPS: Final[Mapping[str, str]] = {
     "post": "post publish tweet share upload submit comment broadcast announce blog pin react",
     "pay": "pay transfer wire remit deposit settle donate reimburse refund withdraw send charge move payout disburse "
     "cash fund",
-    "trade": "buy purchase order sell trade exchange liquidate acquire checkout",
+    "trade": "buy purchase order sell trade exchange liquidate acquire checkout bid stake lend borrow swap",
     "delete": "delete remove erase discard drop purge clear trash wipe clean unsubscribe destroy cancel uninstall "
     "scrap expunge clean",
     "create": "create add make new draft generate register insert append note save record log write produce open "
     "build compose file put store set establish",
     "schedule": "schedule book reserve plan arrange remind set appointment plan",
     "update": "update edit change modify set adjust rename configure correct fix patch replace switch toggle mark "
-    "complete amend alter revise refresh tweak rewrite add put",
+    "complete amend alter revise refresh tweak rewrite add put reset renew upgrade downgrade rotate restore rollback "
+    "swap encrypt promote demote",
     "move": "move copy redirect reroute navigate guide relocate transfer drive steer divert archive shift migrate",
     "access": "grant allow share permit authorize authorise invite whitelist admit",
     "revoke": "revoke deny block ban blacklist kick mute remove restrict suspend",
     "lock": "lock close",
     "unlock": "unlock open unbolt release",
-    "enable": "enable activate turn start switch resume",
-    "disable": "disable deactivate turn stop switch suspend pause off",
+    "enable": "enable activate turn start switch resume arm restart reboot",
+    "disable": "disable deactivate turn stop switch suspend pause off disarm shutdown terminate kill",
     "play": "play stream turn start",
-    "leave": "leave quit exit depart withdraw",
+    "leave": "leave quit exit depart withdraw unfollow",
     "join": "join follow subscribe enter",
     "call": "call dial phone ring summon dispatch request",
     "fill": "fill complete autofill enter",
@@ -74,7 +75,8 @@ NOUNS: Final = words_of(  # that are verbs only where a verb can stand
     "answer alert pass pin start stop test build fix move change update mark patch cancel copy drop clean open close "
     "complete new write turn play drive guide guard stream sign review track scan query watch check look give read "
     "make put load present format release off lock archive leave clear store switch order sell wire dispatch request "
-    "phone ring submit publish upload download save add grant allow reply respond forward export remove"
+    "phone ring submit publish upload download save add grant allow reply respond forward export remove reset upgrade "
+    "bid stake restart reboot swap shutdown arm kill restore rollback"
 )
 BEFORE_VERB: Final = words_of(
     "please to and then you also or just now kindly quickly let lets i'll want should must can could would will need "

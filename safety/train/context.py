@@ -22,6 +22,7 @@ import msgspec
 
 from conclave.safety.context.duplicates import NUMBERS, SHIPPED, FloodModel, Likeness, flooded, likenesses
 from conclave.safety.context.provenance import Evidence
+from conclave.safety.context.words import names
 from conclave.safety.context.words import read as read_text
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def _threshold(model: FloodModel, sets: Sequence[Asked], looked: "Sequence[_Look
         lost = sum(
             found and not bad
             for one, own, seen in zip(sets, chances, looked, strict=True)
-            for found, bad in zip(flooded(one.passages, own, seen.cosines, threshold), one.poisoned, strict=True)
+            for found, bad in zip(seen.flooded(one, own, threshold), one.poisoned, strict=True)
         )
         if lost <= LOST * honest:
             return threshold
@@ -182,6 +183,11 @@ def _threshold(model: FloodModel, sets: Sequence[Asked], looked: "Sequence[_Look
 class _Looked:
     likes: list[Likeness]
     cosines: list[list[float]]
+    named: list[frozenset[str]]
+
+    def flooded(self, one: Asked, chances: Sequence[float], threshold: float) -> list[bool]:
+        """As the guard has it, names and all."""
+        return flooded(one.passages, chances, self.cosines, threshold, self.named)
 
 
 def _look(one: Asked, encode: Any) -> _Looked:
@@ -189,7 +195,9 @@ def _look(one: Asked, encode: Any) -> _Looked:
     cosines = (vectors @ vectors.T).tolist()
     reads = [read_text(passage.text) for passage in one.passages]
     asked = (vectors @ encode([one.question])[0]).tolist()
-    return _Looked(likenesses(one.question, one.passages, reads, asked, cosines), cosines)
+    asked_names = names(one.question)
+    named = [asked_names & read.words for read in reads]
+    return _Looked(likenesses(one.question, one.passages, reads, asked, cosines), cosines, named)
 
 
 def shares(sets: Sequence[Asked], model: FloodModel, encode: Any) -> dict[str, float]:
@@ -198,7 +206,7 @@ def shares(sets: Sequence[Asked], model: FloodModel, encode: Any) -> dict[str, f
     for one in sets:
         looked = _look(one, encode)
         chances = [model.probability(like) for like in looked.likes]
-        found = flooded(one.passages, chances, looked.cosines, model.threshold)
+        found = looked.flooded(one, chances, model.threshold)
         for is_flood, bad in zip(found, one.poisoned, strict=True):
             name = f"{one.kind}: {'poisoned kept' if bad else 'honest lost'}"
             counts[name][0] += is_flood != bad

@@ -19,7 +19,7 @@ MODES = pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"]
 
 @pytest.fixture(scope="module")
 def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Gateway]]:
-    """One for each action of the check `exfiltration`."""
+    """One for each action of the check `exfiltration`; `seen` observes what it would block."""
     port = free_port()
     saying = Process([sys.executable, str(SAYING), str(port)], port, tmp_path_factory.mktemp("saying")).start()
     expert = {"kind": "openai", "base_url": f"http://127.0.0.1:{port}/v1", "transport_retries": 0}
@@ -31,6 +31,11 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Gat
             "answers": [{"check": "exfiltration", "action": action}], "stages": {"route": "off"},
         }  # fmt: skip
         found[action] = launch(tmp_path_factory.mktemp(action), {"policy": policy})
+    policy |= {
+        "answers": [{"check": "exfiltration", "action": "block"}],
+        "stages": {"route": "off", "guard": "observe"},
+    }
+    found["seen"] = launch(tmp_path_factory.mktemp("seen"), {"policy": policy})
     yield found
     for gateway in found.values():
         gateway.stop()
@@ -76,6 +81,20 @@ def test_what_is_only_told_passes_and_is_told(gateways: dict[str, Gateway], stre
     said, last = ask(gateways["annotate"], pieces(TEXT), stream=stream)
     assert said == TEXT
     assert last.model_extra["conclave"]["findings"] == ["exfiltration.canary"]
+
+
+@MODES
+def test_the_record_says_when_the_guard_looked_and_what_it_would_have_done(
+    gateways: dict[str, Gateway], stream: bool
+) -> None:
+    """Of a stage that only observes the caller hears nothing."""
+    said, answer = ask(gateways["seen"], pieces(TEXT), stream=stream)
+    assert said == TEXT
+    assert "findings" not in answer.conclave
+    row = gateways["seen"].row(answer.conclave["request_id"])
+    assert (row["guard"]["action"], row["guard"]["would"]) == ("allow", "block")
+    began_ms, ended_ms = row["spans"]["guard"]
+    assert row["attempts"][0]["started_ms"] <= began_ms <= ended_ms == row["duration_ms"]
 
 
 @MODES

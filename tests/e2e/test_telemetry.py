@@ -26,6 +26,7 @@ INSIDE = {
     "conclave.boundary",
     "conclave.detect",
     "conclave.route",
+    "conclave.guard",
     "conclave.record",
 }
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_METRIC_EXPORT_INTERVAL": "100"}
@@ -86,7 +87,7 @@ def test_a_call_is_one_trace_from_the_client_to_the_expert(
         ask("echo", stream=stream, max_tokens=9), traceparent=f"00-{trace}-{PARENT}-01", tracestate="congo=1"
     )
     assert status == 200
-    spans = collector.trace(trace, count=9)
+    spans = collector.trace(trace, count=10)
     assert set(spans) == {HTTP, "conclave.call", "chat echo", *INSIDE}
     assert spans[HTTP].parent_span_id.hex() == PARENT
     assert spans["conclave.call"].parent_span_id == spans[HTTP].span_id
@@ -103,7 +104,7 @@ def test_a_call_is_one_trace_from_the_client_to_the_expert(
 def test_a_stage_lies_inside_its_call_and_the_call_inside_its_request(gateway: Gateway, collector: Collector) -> None:
     trace = new_trace()
     gateway.post(ask("echo"), traceparent=f"00-{trace}-{PARENT}-01")
-    spans = collector.trace(trace, count=9)
+    spans = collector.trace(trace, count=10)
     call = spans["conclave.call"]
     slack_ns = 5_000_000  # two clocks: the request's span reads the wall clock at its end, the record a monotonic one
     assert spans[HTTP].start_time_unix_nano <= call.start_time_unix_nano
@@ -119,7 +120,7 @@ def test_each_expert_that_was_asked_has_a_span_of_its_own(
 ) -> None:
     trace = new_trace()
     assert gateway.post(ask("auto"), traceparent=f"00-{trace}-{PARENT}-01")[0] == 200
-    spans = collector.trace(trace, count=10)
+    spans = collector.trace(trace, count=11)
     assert traced(upstream, trace) == [
         [model, f"00-{trace}-{spans[f'chat {model}'].span_id.hex()}-01", "-"] for model in ("down", "echo")
     ]
@@ -130,7 +131,7 @@ def test_each_expert_that_was_asked_has_a_span_of_its_own(
 def test_without_a_caller_the_request_is_the_root(gateway: Gateway, upstream: Process, collector: Collector) -> None:
     _, headers, _ = gateway.post(ask("echo"))
     row = gateway.row(headers["x-request-id"])
-    spans = collector.trace(row["trace"]["trace_id"], count=9)
+    spans = collector.trace(row["trace"]["trace_id"], count=10)
     assert spans[HTTP].parent_span_id == b""
     assert len(traced(upstream, row["trace"]["trace_id"])) == 1
 
@@ -141,7 +142,7 @@ def test_a_trace_that_nobody_wants_has_no_spans_and_goes_on_all_the_same(
     unwanted, after = new_trace(), new_trace()
     gateway.post(ask("echo"), traceparent=f"00-{unwanted}-{PARENT}-00")
     gateway.post(ask("echo"), traceparent=f"00-{after}-{PARENT}-01")
-    collector.trace(after, count=9)
+    collector.trace(after, count=10)
     assert not [span for span in collector.spans if span.trace_id.hex() == unwanted]
     ((_, told, _),) = traced(upstream, unwanted)
     assert told.endswith("-00")
@@ -230,7 +231,7 @@ def test_nothing_that_a_client_wrote_reaches_the_collector(gateway: Gateway, col
             error.read()
     last = new_trace()
     gateway.post(ask("echo"), traceparent=f"00-{last}-{PARENT}-01")
-    collector.trace(last, count=9)
+    collector.trace(last, count=10)
     seen = collector.raw.lower()
     assert b"zebra" not in seen
     assert b"yonder" not in seen
@@ -266,13 +267,13 @@ def test_what_waits_is_sent_at_the_stop_and_never_again(start: Start, collector:
     gateway = start(telemetry={"spans": True, "otlp_metrics": True}, **later)
     gateway.post(ask("echo"), traceparent=f"00-{trace}-{PARENT}-01")
     assert gateway.stop() == 0
-    collector.trace(trace, count=9)
+    collector.trace(trace, count=10)
     gateway.start()
     again = new_trace()
     gateway.post(ask("echo"), traceparent=f"00-{again}-{PARENT}-01")
     assert gateway.stop() == 0
-    collector.trace(again, count=9)
-    collector.trace(trace, count=9)
+    collector.trace(again, count=10)
+    collector.trace(trace, count=10)
 
 
 @pytest.mark.parametrize("kind", ["refuses", "is down"])

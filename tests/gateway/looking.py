@@ -1,7 +1,7 @@
 """A pipeline over a library of documents, with the real search, gate, checks and guard; the experts are fake."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -66,8 +66,8 @@ class Source:
 class Bound:
     """Admits everybody under one scope, as one tenant."""
 
-    def __init__(self, scope: Scope, tenant: str = "t") -> None:
-        self.grant = Grant(tenant, "k", scope, deadline_s=1e12)
+    def __init__(self, scope: Scope, tenant: str = "t", deadline_s: float = 1e12) -> None:
+        self.grant = Grant(tenant, "k", scope, deadline_s=deadline_s)
 
     async def admit(self, _: object) -> Grant:
         return self.grant
@@ -83,6 +83,7 @@ class House:
         leaves: Sequence[Leaf] = (),
         library: Library | None = None,
         scope: Scope | None = None,
+        now_s: Callable[[], float] | None = None,
         **policy: Any,
     ) -> None:
         self.experts = {one.name: one for one in experts}
@@ -111,12 +112,15 @@ class House:
             seeks=MakeSeeking(encoder()),
         )
         self.calls: list[Call] = []
+        self.shown: list[Chunk] = []  # of the last call
+        deadline_s = 1e12 if now_s is None else now_s() + 60
         self.pipeline = Pipeline(
-            access=Bound(scope or Scope()),  # type: ignore[arg-type]  # a test's own
+            access=Bound(scope or Scope(), deadline_s=deadline_s),  # type: ignore[arg-type]  # a test's own
             policy=Published(self.version),
             record=self.calls.append,
             digest_key=b"k",
             knowledge=self.knowledge,
+            **({"now_s": now_s} if now_s is not None else {}),
         )
 
     async def run(self, body: dict[str, Any], *, completion: bool = False) -> list[Chunk]:
@@ -134,7 +138,7 @@ class House:
     async def ended(self, body: dict[str, Any]) -> ConclaveError | None:
         """What the call ends with; None if it was answered."""
         try:
-            await self.run(body)
+            self.shown = await self.run(body)
         except ConclaveError as error:
             return error
         return None

@@ -70,6 +70,22 @@ def test_a_wrong_method_is_told_the_right_one(client: TestClient) -> None:
     assert client.get("/v1/nothing").json()["error"]["code"] == "not_found"
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        pytest.param(
+            "/chat/completions", "it is at /v1/chat/completions: a client's base_url ends with /v1", id="no v1"
+        ),
+        pytest.param("/models/", "it is at /v1/models", id="models"),
+        pytest.param("/metrics", "metrics are on the admin port", id="metrics"),
+        pytest.param("/", "/openapi.json lists what is served", id="root"),
+        pytest.param("/v1/responses", "/openapi.json lists what is served", id="another API"),
+    ],
+)
+def test_a_path_that_is_not_here_says_what_to_ask_instead(client: TestClient, path: str, words: str) -> None:
+    assert words in client.post(path, content=b"{}").json()["error"]["message"]
+
+
 def test_guessing_keys_at_models_is_recorded_as_at_a_call(client: TestClient, tmp_path: Path) -> None:
     guesses = [client.get("/v1/models", headers=STRANGER) for _ in range(3)]
     client.post("/v1/chat/completions", headers=STRANGER, content=b"{}")

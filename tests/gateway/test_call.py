@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from conclave.gateway.call import LARGE_BYTES, Chunk, ModelRequest, Usage, Vectors, embedded
+from conclave.gateway.call import LARGE_BYTES, Chunk, ModelRequest, Vectors, embedded
 from conclave.gateway.errors import ExpertFailed
 from conclave.gateway.reply import Reply
+from conclave.gateway.usage import Usage
 
 NUMBERS = [n / 8 for n in range(LARGE_BYTES // 4)]
 ANSWER: dict[str, Any] = {

@@ -34,10 +34,18 @@ def test_every_command_is_in_the_docs(name: str) -> None:
     assert any(f"conclave {name}" in page for page in pages)
 
 
-def test_an_unknown_command_is_a_usage_error() -> None:
-    answer = CliRunner().invoke(main, ["swerve"])
-    assert answer.exit_code == 2
-    assert "swerve" in answer.output
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [("swerve", "'swerve'. Did you mean 'serve'?"), ("knowlege", "Did you mean 'knowledge'?"), ("zzz", "'zzz'.\n")],
+)
+def test_an_unknown_command_is_a_usage_error(written: str, words: str) -> None:
+    answer = CliRunner().invoke(main, [written])
+    assert (answer.exit_code, words in answer.output) == (2, True), answer.output
+
+
+def test_the_version_is_an_option_too() -> None:
+    said = [CliRunner().invoke(main, [one]) for one in ("version", "--version")]
+    assert (said[0].output, said[0].exit_code) == (said[1].output, said[1].exit_code)
 
 
 def test_help_lists_the_commands_without_importing_them() -> None:

@@ -216,6 +216,42 @@ def test_each_whole_tool_call_is_authorised_once_before_it_goes_on(action: Actio
     assert one.verdict.reasons == ("toolcalls.x",)
 
 
+@pytest.mark.parametrize("action", [Action.ANNOTATE, Action.REDACT, Action.BLOCK], ids=str)
+def test_a_check_that_only_observes_says_what_it_would_have_done(action: Action) -> None:
+    chunk = event(content=BAD, finish="stop")
+    one = Guard(Plan.of([OutputRule(PACKAGE, action, observe=True)]), incident="i", stream=True)
+    assert through(one, chunk) == [chunk]
+    assert (one.verdict.action, one.verdict.acted, one.verdict.would) == (Action.ALLOW, (), action)
+    one.reset()
+    assert one.verdict.would is Action.ALLOW, "another expert begins from nothing"
+
+
+def test_what_a_second_expert_never_heard_of_would_have_done_nothing() -> None:
+    one = Guard(Plan.of([OutputRule(PACKAGE, Action.BLOCK, observe=True)]), incident="i", stream=True)
+    one.feed(event(content="All is well.\n"))
+    one.feed(event(content="pip install ev"))
+    one.drop()
+    assert one.verdict.would is Action.ALLOW
+    assert one.feed(event(content=f"{BAD}\n"))
+    assert one.verdict.would is Action.BLOCK
+
+
+def test_a_check_that_acts_would_have_done_no_more() -> None:
+    one = guard(Action.REDACT)
+    through(one, event(content=BAD, finish="stop"))
+    assert one.verdict.would is one.verdict.action is Action.REDACT
+
+
+def test_what_would_have_become_of_a_tool_call_is_said_too() -> None:
+    found = Finding("toolcalls", "toolcalls.x", Severity.HIGH, 1.0, "", 0, 0)
+    ruling = Ruling(Action.ALLOW, (found,), would=Action.CONFIRM)
+    one = Guard(Plan.of(()), incident="i", stream=True, authorise=lambda _: ruling)
+    through(one, call("{}"), event(finish="tool_calls"))
+    assert (one.verdict.action, one.verdict.would) == (Action.ALLOW, Action.CONFIRM)
+    one.reset()
+    assert one.verdict.would is Action.ALLOW
+
+
 def test_a_tool_call_that_nobody_could_judge_is_not_made() -> None:
     def broken(_: ToolCall) -> Ruling:
         raise RuntimeError("bug")

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave.gateway.call import SILENCE, Chunk, ModelRequest, Usage
+from conclave.gateway.call import SILENCE, Chunk, ModelRequest
 from conclave.gateway.errors import ExpertFailed
 from conclave.gateway.reply import Reply
+from conclave.gateway.usage import Usage
 
 
 def delta(content: str | None = None, *, finish: str | None = None, index: int = 0, **more: Any) -> Chunk:

@@ -415,6 +415,27 @@ async def test_a_tool_call_with_an_address_that_only_a_passage_has_waits_for_a_p
     assert await here.ended(ask(named, "always", tools=[tool])) is None, "what the user named, the user wanted"
 
 
+async def test_the_record_says_when_the_search_and_the_judging_of_passages_began_and_ended(house: Open) -> None:
+    here = house(said(), leaves=[BELLS], retrieval={"mode": "always"})
+    await here.run(ask())
+    stages, spans, attempt = here.row["stages"], here.row["spans"], here.row["attempts"][0]
+    searched, judged, guarded = spans["search"], spans["context"], spans["guard"]
+    moments = (stages["detect"], *searched, stages["route"], *judged, attempt["started_ms"], *guarded)
+    assert list(moments) == sorted(moments)
+
+
+async def test_where_there_is_no_library_no_search_is_told(house: Open) -> None:
+    here = house(said(), retrieval={"mode": "always"})
+    await here.run(ask())
+    assert set(here.row["spans"]) == {"guard"}
+
+
+async def test_a_call_that_is_refused_for_want_of_evidence_says_when(house: Open) -> None:
+    here = house(said(), leaves=[BELLS], retrieval={"mode": "required"})
+    assert isinstance(await here.ended(ask(mode={"collections": ["elsewhere"]})), NoEvidence)
+    assert set(here.row["spans"]) == {"search", "context"}
+
+
 async def test_observing_changes_nothing_but_what_is_said(house: Open) -> None:
     on = house(said(), leaves=[BELLS, ORDER], retrieval={"mode": "always"})
     seen = house(said(), leaves=[BELLS, ORDER], retrieval={"mode": "always"}, stages={"retrieve": "observe"})

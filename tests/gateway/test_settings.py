@@ -78,6 +78,21 @@ def test_a_wrong_variable_is_named(name: str, value: str, words: str, monkeypatc
     assert problem.where in {name, "environment"}
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("experts: {}", "experts: unknown key; it belongs under 'policy:'"),
+        ("port: 9000", "port: unknown key; it belongs under 'server:'"),
+        ("polcy: {}", "polcy: unknown key; did you mean 'policy'?"),
+    ],
+)
+def test_a_key_at_the_top_of_the_file_is_told_its_place(line: str, words: str) -> None:
+    Path("c.yaml").write_text(line)
+    with pytest.raises(ConfigError) as wrong:
+        load_settings(Path("c.yaml"))
+    assert [str(problem) for problem in wrong.value.problems] == [f"c.yaml:1: {words}"]
+
+
 @pytest.mark.parametrize("value", ["on", "yes", "1", "'true'", "zz"])
 @pytest.mark.parametrize(
     ("text", "key"),

@@ -126,7 +126,7 @@ class House:
         new = self.rows[self.followed :]
         raws = [msgspec.json.encode(row) for row in new]
         rows = [
-            Row("c", self.followed + at, "h", cast(Noted, msgspec.json.decode(raw)), raw) for at, raw in enumerate(raws)
+            Row("c", self.followed + at, "h", msgspec.json.decode(raw, type=Noted), raw) for at, raw in enumerate(raws)
         ]
         self.followed = len(self.rows)
         self.keys.follow(rows)

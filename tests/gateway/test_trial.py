@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from conclave.gateway.call import SILENCE, Chunk, ModelRequest, Usage
+from conclave.gateway.call import SILENCE, Chunk, ModelRequest
 from conclave.gateway.errors import ExpertFailed
 from conclave.gateway.reply import KEEP_ALIVE_S, Reply
 from conclave.gateway.testing import FakeClock
 from conclave.gateway.trial import MOST_HELD_BYTES, Trial
+from conclave.gateway.usage import Usage
 
 
 def token(text: str, logprob: float, **others: float) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def engine_on(
     own = POLICIES.make(policy) if policy else None
     offer = Offer.of(adapted, policy=own, names=frozenset({"topk", "topp"}), experts_max=experts_max)
     room = limits.pop("room", RoomSize(sequences=4, kv_tokens=4 * CONTEXT, waiting=4))
-    return Engine(checkpoint, adapted, offer, EngineLimits(room=room, **limits))
+    rows = limits.pop("rows", None)
+    return Engine(checkpoint, adapted, offer, EngineLimits(room=room, **limits), rows=rows)
 
 
 def chat(text: str = "Hello!", **more: Any) -> Ask:

@@ -76,7 +76,9 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / "config.json").write_text("[]"), "holds no object"),
     (lambda folder: edited(folder / "config.json", model_type="llama"), "'llama' is not supported"),
     (lambda folder: edited(folder / "config.json", num_hidden_layers=5), "lacks"),
-    (lambda folder: edited(folder / "config.json", num_experts=8), "another shape|cannot be loaded"),
+    (lambda folder: edited(folder / "config.json", max_position_embeddings=0), "a context of 0 tokens"),
+    (lambda folder: edited(folder / "config.json", num_hidden_layers=3), "weights for which config.json has no place"),
+    (lambda folder: edited(folder / "config.json", num_experts=8), "has them in another shape"),
 ]
 
 

@@ -1,11 +1,13 @@
 """The engine: several calls on one model, each by itself in what it says, what it may, how it ends and how it fails."""
 
 import asyncio
+import copy
 import gc
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
+from conclave.moe.adapt import adapt
 from conclave.moe.checkpoint import Checkpoint
 from conclave.moe.engine import Engine
 from conclave.moe.errors import (
@@ -42,8 +45,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 async def make(checkpoint: Checkpoint) -> AsyncIterator[Callable[..., Engine]]:
     own, made = checkpoint.model.generation_config, []
 
-    def one(**settings: Any) -> Engine:
-        made.append(engine_on(checkpoint, **settings))
+    def one(*, tokenizer: Any = None, **settings: Any) -> Engine:
+        used = checkpoint if tokenizer is None else replace(checkpoint, tokenizer=tokenizer)
+        made.append(engine_on(used, **settings))
         return made[-1]
 
     yield one
@@ -91,6 +95,45 @@ async def test_a_sharp_top_p_is_greedy(make: Callable[..., Engine]) -> None:
     engine = make()
     greedy, _ = await said(engine, chat())
     assert (await said(engine, chat(temperature=1.0, top_p=1e-6)))[0] == greedy
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-38, 1e-9])
+async def test_next_to_no_temperature_is_none(make: Callable[..., Engine], temperature: float) -> None:
+    """Scores divided by it would overflow, and the draw would be of numbers that are none."""
+    engine = make()
+    greedy, _ = await said(engine, chat())
+    assert (await said(engine, chat(temperature=temperature, seed=1)))[0] == greedy
+
+
+class Coarse:
+    """The checkpoint's tokenizer, but that each token is 100 characters; `sizes` are those of the texts encoded."""
+
+    def __init__(self, own: Any) -> None:
+        self.own, self.sizes = own, list[int]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.own, name)
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        self.sizes.append(len(text))
+        return [5] * (1 + len(text) // 100)
+
+
+async def test_of_a_text_that_cannot_fit_only_the_head_is_encoded(
+    checkpoint: Checkpoint, make: Callable[..., Engine]
+) -> None:
+    coarse = Coarse(checkpoint.tokenizer)
+    with pytest.raises(ContextExceeded, match=f"more than .* {CONTEXT} with the answer"):
+        await make(tokenizer=coarse).open(chat("word " * 600_000))
+    assert max(coarse.sizes) < 500 * CONTEXT < 3_000_000
+
+
+async def test_a_long_text_of_few_tokens_fits_and_counts_as_a_whole(
+    checkpoint: Checkpoint, make: Callable[..., Engine]
+) -> None:
+    coarse = Coarse(checkpoint.tokenizer)
+    _, end = await said(make(tokenizer=coarse), chat("x" * 18_000, max_tokens=2))
+    assert 180 <= end.usage.prompt_tokens <= 182
 
 
 async def test_calls_with_different_routing_share_the_model_and_not_their_answers(make: Callable[..., Engine]) -> None:
@@ -209,6 +252,20 @@ async def test_scores_that_are_no_numbers_fail_that_call_alone(
     assert isinstance(failed, NotFinite)
     assert text == good
     assert (await said(engine, chat()))[1].reason == "length"
+
+
+@pytest.mark.parametrize("policy", ["topk", "group_topk", "topp", "null", "patch_causal"])
+async def test_a_gate_of_no_numbers_is_not_taken_for_one_that_forbids_all(checkpoint: Checkpoint, policy: str) -> None:
+    """Else the layer is skipped without a word, and what comes out is nonsense that looks like an answer."""
+    model = copy.deepcopy(checkpoint.model)
+    for layer in adapt(model).layers:
+        layer.router.weight.data.fill_(float("nan"))
+    engine = engine_on(replace(checkpoint, model=model), policy={"name": policy})
+    try:
+        with pytest.raises(NotFinite):
+            await said(engine, chat())
+    finally:
+        await engine.close()
 
 
 @pytest.mark.parametrize(

@@ -60,15 +60,45 @@ def _llama(folder: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "model_type": "llama"}))
 
 
+def _templated(text: str | None) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / "tokenizer_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": text}))
+
+    return damage
+
+
+def _of_other_shape(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_size": 64}))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (_cut, "cannot be loaded"),
         (_llama, "'llama' is not supported; supported are deepseek_v2"),
+        (_templated(None), "has no chat template"),
+        (_templated("{% for"), "the chat template of"),
+        (_templated("{{ 1 / 0 }}"), "ZeroDivisionError"),
+        (_templated("{{ ''.__class__.__mro__ }}"), "SecurityError"),
+        (lambda folder: (folder / "generation_config.json").write_text("{"), "generation_config.json is no JSON"),
+        (_of_other_shape, "has them in another shape"),
         (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights in safetensors"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "cannot be loaded"),
     ],
-    ids=["cut", "another family", "no weights", "no tokenizer"],
+    ids=[
+        "cut",
+        "another family",
+        "no template",
+        "broken template",
+        "failing template",
+        "prying template",
+        "generation",
+        "another shape",
+        "no weights",
+        "no tokenizer",
+    ],
 )
 def test_a_damaged_checkpoint(
     serve: Run, model: Path, tmp_path: Path, damage: Callable[[Path], object], words: str

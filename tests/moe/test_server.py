@@ -161,6 +161,8 @@ BAD: list[tuple[str, bytes | dict[str, Any], int, str, str | None]] = [
     ("top_logprobs alone", {"top_logprobs": 2}, 400, "needs logprobs", "top_logprobs"),
     ("moe misspelt", {"conclave": {"moe": {"polcy": "topk"}}}, 400, "polcy", "conclave.moe"),
     ("experts_max 0", {"conclave": {"moe": {"experts_max": 0}}}, 400, ">= 1", "conclave.moe.experts_max"),
+    ("no name", {"conclave": {"moe": {"policy": {"name": {"x": 1}}}}}, 400, "offers", "conclave.moe.policy"),
+    ("several policies", {"conclave": {"moe": {"policy": {"name": ["topk"]}}}}, 400, "offers", "conclave.moe.policy"),
     ("another policy", {"conclave": {"moe": {"policy": "null"}}}, 400, "offers", "conclave.moe.policy"),
 ]  # fmt: skip
 

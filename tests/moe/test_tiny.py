@@ -1,5 +1,6 @@
 """The shipped tiny model answers; training one from nothing for some seconds brings its loss down."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -70,13 +71,25 @@ def test_any_text_survives_the_tokenizer(shipped: Checkpoint) -> None:
 def test_a_few_seconds_of_training_from_nothing_bring_the_loss_down() -> None:
     shape = {"hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 2, "num_experts": 4}
     schedule = tiny.Schedule(steps=40, batch_tokens=512, peak_rate=1e-2)
-    _, _, losses = tiny.train(Corpus(), schedule, shape={**shape, "num_attention_heads": 2, "num_key_value_heads": 2})
+    corpus = Corpus()
+    start = tiny.begin(corpus, schedule, shape={**shape, "num_attention_heads": 2, "num_key_value_heads": 2})
+    _, _, losses = tiny.train(corpus, schedule, start)
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_training_ends_by_the_clock_with_the_rate_down(shipped: Checkpoint) -> None:
+    """Ten seconds a step, four minutes: 24 steps of the 1,000, from the shipped weights on."""
+    began = iter(range(0, 10_000, 10))
+    schedule = tiny.Schedule(steps=1000, minutes=4, batch_tokens=64)
+    model = copy.deepcopy(shipped.model)
+    _, _, losses = tiny.train(Corpus(), schedule, (model, shipped.tokenizer), clock=lambda: float(next(began)))
+    assert len(losses) == 23
+    assert schedule.rate(schedule.done(23, 230.0)) < 0.05 * schedule.peak_rate
 
 
 def test_the_rate_rises_then_falls_to_a_fiftieth() -> None:
     schedule = tiny.Schedule(steps=100)
-    rates = [schedule.rate(step) for step in range(100)]
+    rates = [schedule.rate(schedule.done(step, 1e6)) for step in range(100)]
     assert max(rates) == pytest.approx(schedule.peak_rate)
     assert rates[0] < rates[4]
     assert rates[-1] == pytest.approx(schedule.peak_rate / 50, rel=0.1)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from conclave.retrieval.api import OWNER, Encode, Passage, Query, Trust
-from conclave.retrieval.forget import RECEIPTS, Forgetting, Wanted, broken_receipts, held
+from conclave.retrieval.forget import Forgetting, Wanted, held
 from conclave.retrieval.index import Snapshots
 from conclave.retrieval.ingest import freshen
 from conclave.retrieval.library import Entry, Library
+from conclave.retrieval.receipts import RECEIPTS, broken_receipts
 from conclave.retrieval.search import Hybrid
 from conclave.retrieval.subjects import Subject, Suppression
 

@@ -107,6 +107,14 @@ def test_places_that_are_not_there_are_named(tmp_path: Path, folder: Path) -> No
     run(tmp_path, "add", folder)
     assert "not in the library: nothing.md" in run(tmp_path, "remove", "nothing.md").stderr
     assert run(tmp_path, "forget", "nothing.md", "--yes").exit_code == 1
+    assert "not in the library: batch 2026" in run(tmp_path, "forget", "--batch", "2026").stderr
+    assert "not in the library: collection legal" in run(tmp_path, "forget", "--collection", "legal").stderr
+
+
+def test_a_folder_without_files_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    added = run(tmp_path, "add", tmp_path / "empty")
+    assert (added.exit_code, "no file to add was found there" in added.stderr) == (0, True)
 
 
 def test_without_an_encoder_it_says_which_command_has_one(tmp_path: Path, folder: Path) -> None:

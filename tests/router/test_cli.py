@@ -58,7 +58,7 @@ def test_a_row_without_an_id_is_named_by_its_line_number() -> None:
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (b"{not json", "line 2"),
+        (b"{not json", "line 2: not JSON: "),
         (b'{"id": 5}', "no 'text'"),
         (b'{"text": 7}', "'text' is no string"),
         (b'{"text": null}', "'text' is no string"),

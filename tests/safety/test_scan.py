@@ -76,7 +76,7 @@ def test_another_field_can_hold_the_text_and_a_row_without_an_id_is_named_by_its
     ("bad", "said"),
     [
         ("[1]", "not a JSON object"),
-        ("{", "Expecting property name"),
+        ("{", "line 2: not JSON: Expecting property name"),
         ('{"id": 3}', "no 'text'"),
         ('{"text": 7}', "'text' is no string"),
         ('{"text": "x", "id": "\\ud800"}', "'id' cannot be written"),
@@ -108,7 +108,7 @@ def test_odd_texts_give_a_row_in_bounded_time(text: str) -> None:
 def test_a_file_that_is_not_there_is_said() -> None:
     done = scan("nowhere.jsonl")
     assert done.exit_code == 1
-    assert "nowhere.jsonl" in done.stderr
+    assert done.stderr == "Error: nowhere.jsonl: No such file or directory\n"
 
 
 def test_an_origin_that_is_not_screened_is_refused() -> None:

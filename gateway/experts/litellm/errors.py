@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from conclave.gateway.errors import ExpertFailed
-from conclave.gateway.experts.openai_errors import MESSAGE_CHARS, TOO_LONG, status_failure
+from conclave.gateway.experts.openai_errors import MESSAGE_CHARS, TOO_LONG, answered, status_failure
 
 TOO_MANY: Final = re.compile(
     r"(?i)prompt is too long|exceeds? (?:the )?(?:context (?:limit|window|length)|maximum (?:number of tokens|context))"
@@ -84,7 +84,7 @@ def _refusal(error: Exception, name: str, words: str) -> ExpertFailed:
     if status in BAD:
         return _verdict(words, status=status, code=None)
     if status is not None:
-        return ExpertFailed(f"the expert answered HTTP {status}", kind="status", upstream_status=status)
+        return ExpertFailed(answered(status), kind="status", upstream_status=status)
     return ExpertFailed("the expert's provider library could not serve the call", kind="malformed")
 
 
@@ -93,7 +93,7 @@ def _verdict(words: str, *, status: int, code: str | None) -> ExpertFailed:
     if TOO_MANY.search(words):
         return ExpertFailed(_cleared(words, ()), kind="rejected", upstream_status=status, code=TOO_LONG)
     if OPERATORS.search(words):  # another expert has another account
-        return ExpertFailed(f"the expert answered HTTP {status}", kind="status", upstream_status=status, code=code)
+        return ExpertFailed(answered(status), kind="status", upstream_status=status, code=code)
     return ExpertFailed(_cleared(words, ()), kind="rejected", upstream_status=status, final=True, code=code)
 
 

@@ -14,6 +14,7 @@ from conclave.safety.output.api import Excerpt, Unit
 from conclave.safety.output.packages import commands, imports, manifests
 from conclave.safety.output.packages.grade import Allowed, Grade, Grader
 from conclave.safety.output.packages.index import PackageIndex, shipped
+from conclave.safety.output.packages.leads import LEADS
 from conclave.safety.output.packages.mentions import Mention, Where
 from conclave.safety.output.packages.reading import Line
 
@@ -34,6 +35,13 @@ MANIFESTS: Final = (
         "requires",
         "tests_require",
         "packagereference",
+        "packageversion",
+        '"nuget:',
+        "unpkg.com/",
+        "jsdelivr.net/npm/",
+        "esm.sh/",
+        "esm.run/",
+        "skypack.dev/",
         "toolreference",
         "gem '",
         'gem "',
@@ -53,6 +61,7 @@ class PackageCheck:
     name = PACKAGES
     unit: Unit = "line"
     triggers = (*COMMANDS, *MANIFESTS)
+    leads = LEADS
 
     def __init__(self, *, index: PackageIndex | None = None, allowed: Allowed = ALLOW) -> None:
         self._grader = Grader(index or shipped(), allowed)
@@ -89,7 +98,7 @@ class DependencyCheck:
 
 def _relies(excerpt: Excerpt) -> bool:
     """Whether a line can name a package: by its place in a manifest, or with a word that imports one."""
-    if excerpt.language in manifests.READ or not excerpt.text.isascii():
+    if excerpt.language in manifests.READ or excerpt.language in imports.GO or not excerpt.text.isascii():
         return True
     return any(word in excerpt.text for word in imports.WORDS)
 

@@ -8,7 +8,7 @@ import fnmatch
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final, Literal, TypeAlias
 
 from conclave.safety.api import Severity
@@ -17,6 +17,7 @@ from conclave.safety.output.packages.ecosystems import Ecosystem, canonical
 from conclave.safety.output.packages.index import PackageIndex
 from conclave.safety.output.packages.mentions import Sure
 from conclave.safety.output.packages.names import Neighbours
+from conclave.safety.output.packages.vocabulary import vocabulary
 
 Kind: TypeAlias = Literal["known_malicious", "near", "unknown", "compromised"]
 LEAST_FOR_IMPORT: Final = 6  # characters; modules of one's own have short names
@@ -82,8 +83,8 @@ class Grader:
         name = canonical(ecosystem, look)
         if self._is_malicious(ecosystem, name) and not self._allowed.names_itself(ecosystem, name):
             return Grade("known_malicious", Severity.HIGH)
-        if not written.isascii():
-            return Grade("near", Severity.MEDIUM, name, slip=True)
+        if not written.isascii():  # in a list of anything it is a word of another language
+            return None if sure is Sure.PERHAPS else Grade("near", Severity.MEDIUM, name, slip=True)
         if self._allowed.knows(ecosystem, name):
             return None
         popular = self._index.is_popular(ecosystem, name)
@@ -114,4 +115,13 @@ class Grader:
                 return alike, False
             if (slip := names.slip(name)) is not None:
                 return slip, len(name) >= LEAST_FOR_IMPORT and names.slip(name, most=1) is not None
+        if (few := _few(ecosystem)) is not None and (meant := few.same(name) or few.slip(name, most=1)) is not None:
+            return ("", False) if meant == name or meant[0] != name[0] else (meant, True)
         return "", False
+
+
+@cache
+def _few(ecosystem: Ecosystem) -> Neighbours | None:
+    """Much used names of an index whose names nobody has listed: too few to call others unknown, or siblings near."""
+    names = vocabulary().much_used.get(ecosystem)
+    return None if names is None else Neighbours(names)

@@ -11,6 +11,7 @@ from typing import Final
 from conclave.safety.output.packages.ecosystems import Ecosystem
 from conclave.safety.output.packages.mentions import Mention, Sure, Where, named
 from conclave.safety.output.packages.reading import Line
+from conclave.safety.output.packages.vocabulary import vocabulary
 
 MOST_MENTIONS: Final = 200  # of a line
 JSON: Final = frozenset({"", "json", "json5", "jsonc", "text", "txt", "diff", "javascript", "js"})
@@ -21,7 +22,6 @@ RUBY: Final = frozenset({"", "ruby", "rb", "gemfile", "gemspec", "text", "diff"}
 DOCKER: Final = frozenset({"", "dockerfile", "docker", "containerfile", "text", "diff"})
 GO: Final = frozenset({"", "go", "gomod", "go-mod", "mod", "text", "diff"})
 REQUIREMENTS: Final = frozenset({"requirements", "pip-requirements"})
-READ: Final = REQUIREMENTS | DOCKER | GO  # what names packages by their place alone
 _NAME: Final = r"[\w][\w.-]*"
 _SIGN: Final = r"(?:===|==|~=|>=|<=|!=|<|>)"
 REQUIREMENT: Final = re.compile(
@@ -31,6 +31,15 @@ REQUIREMENT: Final = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 BARE: Final = re.compile(rf"[ \t]*(?P<name>{_NAME})(?:\[[\w, .-]*\])?[ \t]*(?:#.*|;.*)?")
+TOML_ITEM: Final = re.compile(rf"""[ \t]*[+]?["'](?P<name>{_NAME})(?:\[[\w, .-]*\])?["'][ \t]*,?[ \t]*(?:\#.*)?""")
+YAML_ITEM: Final = re.compile(rf"""[ \t]*-[ \t]+["']?(?P<name>{_NAME})(?:\[[\w, .-]*\])?["']?[ \t]*(?:\#.*)?""")
+INDENTED: Final = re.compile(rf"[ \t]+(?P<name>{_NAME})(?:\[[\w, .-]*\])?[ \t]*(?:#.*|;.*)?")
+ITEMS: Final = {  # what may be a package's name alone, in a list that begins on another line
+    **dict.fromkeys(("toml",), TOML_ITEM),
+    **dict.fromkeys(("yaml", "yml"), YAML_ITEM),
+    **dict.fromkeys(("ini", "cfg"), INDENTED),
+    **dict.fromkeys(("", "text", "txt", "plaintext"), BARE),
+}
 QUOTED: Final = re.compile(
     rf"""["'](?P<name>{_NAME})(?:\[[\w, .-]*\])?[ \t]*(?P<sign>{_SIGN})[ \t]*(?P<version>[\w.*]+)[^"'\n]*["']"""
 )
@@ -61,9 +70,13 @@ OWN_KEYS: Final = frozenset(  # of a manifest's own fields, whose values look li
 GEM: Final = re.compile(
     r"""[ \t]*[+]?(?:gem[ \t(]+|[\w.]+\.add_(?:runtime_|development_)?dependency[ \t(]+)["'](?P<name>[\w.-]+)["']"""
 )
-REFERENCE: Final = re.compile(
-    r"""<(?:Package|Tool|DotNetCliTool)Reference\b[^<>]{0,200}?\b(?:Include|Update)=["'](?P<name>[\w.-]+)["']""",
+REFERENCE: Final = re.compile(  # the last one is of scripts
+    r"""<(?:(?:Package|Tool|DotNetCliTool)Reference|PackageVersion)\b[^<>]{0,200}?\b(?:Include|Update)=["'](?P<name>[\w.-]+)["']"""
+    r"""|\#r[ \t]+"nuget:[ \t]*(?P<script>[\w.-]+)""",
     re.IGNORECASE,
+)
+COPY: Final = re.compile(  # of a package of npm, on a network of copies
+    r"(?:unpkg\.com|jsdelivr\.net/npm|esm\.sh|esm\.run|skypack\.dev)/(?P<name>(?:@[\w.~-]+/)?[\w][\w.~-]*)(?=[@/?\"'`\s)]|$)"
 )
 FROM: Final = re.compile(
     r"[ \t]*[+]?FROM[ \t]+(?:--platform=\S+[ \t]+)?(?P<name>[\w./:@-]+)(?:[ \t]+(?:AS|as)[ \t]+\S+)?[ \t]*"
@@ -71,6 +84,7 @@ FROM: Final = re.compile(
 MODULE: Final = re.compile(
     r"[ \t]*[+]?(?:require[ \t]+)?(?P<name>(?:[\w-]+\.)+[\w-]+/[\w./~-]+)[ \t]+v\d[\w.+-]*(?:[ \t]*//.*)?"
 )
+READ: Final = REQUIREMENTS | DOCKER | GO | ITEMS.keys()  # what names packages by their place alone
 LINES: Final = re.compile(r"[^\r\n]+")
 
 
@@ -94,6 +108,10 @@ def bare_mentions(line: Line) -> Iterator[Mention]:
     for _, part in zip(range(MOST_MENTIONS), LINES.finditer(line.text), strict=False):
         if line.language in REQUIREMENTS and (found := BARE.fullmatch(part[0])):
             yield _mention(Ecosystem.PYPI, found, part.start())
+        item = ITEMS.get(line.language)
+        found = item.fullmatch(part[0]) if item is not None else None
+        if found is not None and found["name"].lower() not in vocabulary().other_things:  # what list, other lines say
+            yield _mention(Ecosystem.PYPI, found, part.start(), sure=Sure.PERHAPS)
         if line.language in DOCKER and (found := FROM.fullmatch(part[0])) and found["name"] != "scratch":
             if name := named(Ecosystem.DOCKER, found["name"]):
                 start = part.start() + found.start("name") + name[1]
@@ -117,7 +135,9 @@ def _versioned(text: str, language: str, at: int) -> Iterator[Mention]:
     if language in RUBY and (found := GEM.match(text)) is not None:
         yield _mention(Ecosystem.RUBYGEMS, found, at)
     for found in REFERENCE.finditer(text):
-        yield _mention(Ecosystem.NUGET, found, at)
+        yield _mention(Ecosystem.NUGET, found, at, group="name" if found["name"] else "script")
+    for found in COPY.finditer(text):
+        yield _mention(Ecosystem.NPM, found, at, sure=Sure.LIKELY)
 
 
 def _sure(found: re.Match[str], language: str) -> Sure:
@@ -154,7 +174,15 @@ def _pairs(text: str, at: int) -> Iterator[Mention]:
             yield _mention(Ecosystem.NPM, found, at, sure=Sure.YES if ranged and found["value"] != "*" else full)
 
 
-def _mention(ecosystem: Ecosystem, found: re.Match[str], at: int, *, sure: Sure = Sure.YES, until: str = "") -> Mention:
-    start, end = found.span("name")
+def _mention(  # noqa: PLR0913  a mention's own facts
+    ecosystem: Ecosystem,
+    found: re.Match[str],
+    at: int,
+    *,
+    sure: Sure = Sure.YES,
+    until: str = "",
+    group: str = "name",
+) -> Mention:
+    start, end = found.span(group)
     last = at + found.end(until) if until else None
-    return Mention(ecosystem, found["name"], at + start, at + end, Where.MANIFEST, sure=sure, until=last)
+    return Mention(ecosystem, found[group], at + start, at + end, Where.MANIFEST, sure=sure, until=last)

@@ -84,6 +84,12 @@ class Neighbours:
         places = [place for place in self._alike(word) if place is not None]
         return self._names[min(places)] if places else None
 
+    def same(self, name: str) -> str | None:
+        """The name that differs by separators or by looks alone."""
+        word = squashed(name)
+        place = self._by_word.get(word, self._by_look.get(skeleton(word)))
+        return None if place is None or len(word) < LEAST_ROOT else self._names[place]
+
     def slip(self, name: str, *, most: int = 2) -> str | None:
         """The name that is a slip of the finger away, of `most` edits; of several as near, the most used."""
         word = squashed(name)

@@ -3,8 +3,10 @@ r"""A line as a shell would read it: continuations joined, invisible characters 
 The lines of a tool call's arguments are JSON, so `\n` and `\"` stand for what they mean. Pure, linear.
 """
 
+import html
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +16,11 @@ from conclave.safety.output.api import Excerpt
 CONTINUED: Final = re.compile("(?:\\\\|(?<=[ \t])[`^])[ \t]*(?:\r\n|[\n\r\u0085\u2028\u2029])[ \t]*")
 ESCAPE: Final = re.compile(r"\\(.)")
 MEANT: Final = {"n": "\n", "r": "\n", "t": " "}
+TAG: Final = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]{0,9})(?:\s[^<>]{0,200})?/?>")
+UNSEEN: Final = frozenset(  # tags that part no words
+    ["b", "i", "u", "s", "em", "strong", "span", "wbr", "font", "mark", "small", "big", "sub", "sup", "a", "abbr"]
+)
+ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,8});")
 UNFOLDED: Final = 4  # characters that one may stand for, as ligatures do
 MOST_CHARS: Final = 65_536  # of a line that are read
 
@@ -33,6 +40,8 @@ class Line:
         text, places = (written, None) if written.isascii() else _folded(written)
         if excerpt.code and not excerpt.language and "\\" in text and text.lstrip()[:1] in {"{", "["}:
             text, places = _unescaped(text, places)
+        if not excerpt.code and ("<" in text or "&" in text):
+            text, places = _rendered(text, places)
         if "\n" in text or "\r" in text or not written.isascii():
             text = CONTINUED.sub(lambda match: " " * len(match[0]), text)
         return cls(text, excerpt.code, excerpt.language, places)
@@ -63,15 +72,39 @@ def _folded(written: str) -> tuple[str, tuple[int, ...]]:
     return "".join(shown), (*places, len(written))
 
 
-def _unescaped(text: str, places: tuple[int, ...] | None) -> tuple[str, tuple[int, ...]]:
-    """JSON's escapes as what they mean."""
+def _rendered(text: str, places: tuple[int, ...] | None) -> tuple[str, tuple[int, ...] | None]:
+    """Prose as it is shown: tags are gone or part words, entities are what they stand for."""
+    for pattern, shown in ((TAG, _shown), (ENTITY, _meant)):
+        if pattern.search(text) is not None:
+            text, places = _replaced(text, places, pattern, shown)
+    return text, places
+
+
+def _shown(tag: re.Match[str]) -> str:
+    return "" if tag[1].lower() in UNSEEN else " "
+
+
+def _meant(entity: re.Match[str]) -> str:
+    meant = html.unescape(entity[0])
+    return meant if len(meant) == 1 and meant.isprintable() else " "
+
+
+def _replaced(
+    text: str, places: tuple[int, ...] | None, pattern: re.Pattern[str], by: Callable[[re.Match[str]], str]
+) -> tuple[str, tuple[int, ...]]:
     shown: list[str] = []
     kept: list[int] = []
     at = 0
-    for match in ESCAPE.finditer(text):
-        shown += (text[at : match.start()], MEANT.get(match[1], match[1]))
-        kept += (*range(at, match.start()), match.start())
+    for match in pattern.finditer(text):
+        said = by(match)
+        shown += (text[at : match.start()], said)
+        kept += (*range(at, match.start()), *([match.start()] * len(said)))
         at = match.end()
     shown.append(text[at:])
     kept += range(at, len(text) + 1)
     return "".join(shown), tuple(kept if places is None else (places[place] for place in kept))
+
+
+def _unescaped(text: str, places: tuple[int, ...] | None) -> tuple[str, tuple[int, ...]]:
+    """JSON's escapes as what they mean."""
+    return _replaced(text, places, ESCAPE, lambda match: MEANT.get(match[1], match[1]))

@@ -33,6 +33,8 @@ def test_a_created_key_is_alone_on_stdout_and_opens_the_door(state: Path) -> Non
         state, "create", "--name", "app", "--tenant", "acme", "--experts", "code, law", "--expires", "30d"
     )
     assert made.exit_code == 0, made.output
+    assert "no call is served without one" in made.stderr
+    assert "no call is served without one" not in conclave_keys(state, "create", "--name", "second").stderr
     key = ring_of(state).verify(made.stdout.strip())
     assert key is not None
     assert (key.tenant, key.name, key.scope.experts) == ("acme", "app", frozenset({"code", "law"}))

@@ -129,7 +129,9 @@ def test_the_commands_make_a_key_and_sign_with_it(tmp_path: Path) -> None:
     name, _, value = done.stdout.strip().partition(": ")
     envelope = open_header(value, BODY, keys={"app": verifier}, now_s=2e9, window_s=1e9)
     assert (name, envelope.kid) == (HEADER, "app")
-    assert run.invoke(cli, ["new", "--key-file", str(key)]).exit_code == 1  # no key is overwritten
+    again = run.invoke(cli, ["new", "--key-file", str(key)])
+    assert (again.exit_code, "is there already, and no key is written over" in again.stderr) == (1, True)
+    assert ("for envelope.keys in the policy" in made.stderr, "PRIVATE" in made.output) == (True, False)
 
 
 def test_a_shared_secret_may_come_from_a_variable(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_what_an_expert_must_be_able_to_do_is_read_off_the_request(more: dict[st
         ({"messages": "hi"}, "messages"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
-        ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages[0].content[0]"),
+        ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages[0].content[0].type"),
         ({"n": -1}, "n"),
         ({"n": 0}, "n"),
         ({"n": 1.5}, "n"),

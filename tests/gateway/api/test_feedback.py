@@ -53,7 +53,7 @@ def test_the_answer_repeats_what_is_kept_and_has_an_id_of_its_own(client: TestCl
 @pytest.mark.parametrize(
     ("body", "param", "words"),
     [
-        ({"score": 1}, None, "missing required field `request_id`"),
+        ({"score": 1}, "request_id", "missing required field `request_id`"),
         ({"request_id": ID}, "score", "either score"),
         ({"request_id": ID, "score": 1, "thumbs": "up"}, "score", "either score"),
         ({"request_id": ID, "score": 1.01}, "score", "<= 1"),

@@ -27,7 +27,7 @@ def test_texts_and_parts_are_read_and_a_model_need_not_be_named(inputs: Any, nee
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        pytest.param({}, None, id="nothing"),
+        pytest.param({}, "input", id="nothing"),
         pytest.param({"input": []}, "input", id="none"),
         pytest.param({"input": ["hi", IMAGE]}, "input", id="a-mixture"),
         pytest.param({"input": [1]}, "input[0]", id="token-ids"),

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from conclave.gateway.api.chat import parse
-from conclave.gateway.call import SILENCE, Usage
+from conclave.gateway.call import SILENCE
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
 from conclave.gateway.experts.openai_http import HttpSessions, TimeLimits
 from conclave.gateway.reply import MOST_SKIPPED, Reply
+from conclave.gateway.usage import Usage
 
 from . import provider_wire as wire
 from .asking import WITHIN_S, prompt, read

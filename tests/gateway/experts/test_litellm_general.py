@@ -13,13 +13,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from conclave.gateway.call import SILENCE, Usage
+from conclave.gateway.call import SILENCE
 from conclave.gateway.errors import DeadlineExceeded, ExpertFailed
 from conclave.gateway.experts.litellm.transport import Errand, Meter
 from conclave.gateway.experts.litellm_expert import LiteLLMExpert
 from conclave.gateway.experts.openai_http import HttpSessions, TimeLimits
 from conclave.gateway.experts.openai_upstream import PLAIN_BYTES, VECTORS_BYTES
 from conclave.gateway.prompt import Prompt
+from conclave.gateway.usage import Usage
 
 from . import provider_wire as wire
 from .asking import prompt, read

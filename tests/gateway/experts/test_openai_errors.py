@@ -1,5 +1,6 @@
 """What the errors of an OpenAI-compatible server mean, in each form in which servers send them."""
 
+import re
 from email.utils import formatdate
 from typing import Any
 
@@ -59,10 +60,21 @@ async def test_every_shape_of_error_body_is_understood(body: bytes, message: str
     assert (await failed_with(answer(body, status=400))).message == message
 
 
-@pytest.mark.parametrize("status", [401, 403, 500])
-async def test_only_a_rejection_repeats_what_the_server_said(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [
+        (401, " (it did not take the key"),
+        (403, " (it did not take the key"),
+        (404, " (it does not know the"),
+        (500, ""),
+    ],
+)
+async def test_only_a_rejection_repeats_what_the_server_said(status: int, hint: str) -> None:
+    """Of others the caller reads what the status mostly means."""
     error = await failed_with(answer(b'{"error":{"message":"account acme, key sk-very-secret"}}', status=status))
-    assert error.message == f"the expert answered HTTP {status}"
+    assert error.message.startswith(f"the expert answered HTTP {status}{hint}")
+    assert not {"acme", "sk-very"} & set(re.split(r"[ ,]", error.message))
+    assert bool(hint) or error.message == f"the expert answered HTTP {status}"
 
 
 @pytest.mark.parametrize(

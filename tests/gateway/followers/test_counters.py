@@ -106,6 +106,49 @@ def test_a_plain_answer_has_no_times_of_chunks(
     assert not {s.name for s in samples(registry) if "chunk" in s.name and s.value}
 
 
+def test_what_only_observing_let_pass_is_counted(
+    registry: CollectorRegistry, counters: CallCounters, row: Callable[..., Row], data: Data
+) -> None:
+    seen = {"action": "allow", "findings": [], "ran": []}
+    call = {**data["call"], "verdict": {**seen, "would": "redact"}, "guard": {**seen, "would": "block"}}
+    counters.follow([row(0, call), row(1, {**call, "guard": seen})])
+    values = {
+        direction: registry.get_sample_value(
+            "conclave_safety_observed_total",
+            {"conclave_safety_direction": direction, "conclave_safety_would": would},
+        )
+        for direction, would in (("request", "redact"), ("answer", "block"), ("retrieved", "block"))
+    }
+    assert values == {"request": 2, "answer": 1, "retrieved": None}
+
+
+def test_look_ups_and_what_was_found_in_answers_are_counted_as_the_journal_has_them(
+    registry: CollectorRegistry, counters: CallCounters, row: Callable[..., Row], data: Data
+) -> None:
+    """The journal is not read whole: what followers count must be among what is."""
+    found = {"check": "links", "kind": "links.lookalike", "acted": False}
+    call = {
+        **data["call"],
+        "decision": {**data["call"]["decision"], "look_up": {"saving": 40.0}},
+        "retrieval": {
+            "outcome": "used",
+            "search_ms": 5.0,
+            "passages": ["a", "b"],
+            "kept_away": [{"reasons": ["flood"]}],
+        },
+        "guard": {"action": "allow", "findings": [found], "ran": [{"check": "links", "ms": 1.0}]},
+    }
+    counters.follow([row(0, call)])
+    values = {sample.name: sample.value for sample in samples(registry) if sample.value}
+    assert values["conclave_retrieval_decisions_total"] == 1
+    assert values["conclave_retrieval_tokens_saved_total"] == 40
+    assert values["conclave_retrieval_search_duration_seconds_sum"] == pytest.approx(0.005)
+    assert values["conclave_safety_check_duration_seconds_sum"] == pytest.approx(0.001)
+    fates = {s.labels["conclave_retrieval_fate"]: s.value for s in samples(registry) if "passages_total" in s.name}
+    assert fates == {"shown": 2, "flood": 1}
+    assert values["conclave_safety_findings_total"] == 1
+
+
 def test_rows_that_come_again_are_counted_once(
     registry: CollectorRegistry, counters: CallCounters, row: Callable[..., Row]
 ) -> None:

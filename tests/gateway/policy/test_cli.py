@@ -124,4 +124,4 @@ def test_a_question_without_a_category_is_routed_by_default() -> None:
 def test_a_model_that_is_not_there_is_named() -> None:
     done = run(route, CODE, "--config", "mine.yaml", "--model", "stong")
     assert done.exit_code == 1
-    assert "there is no model 'stong'; did you mean 'strong'?" in done.stderr
+    assert "there is no model 'stong'; did you mean 'strong'? There are: auto, " in done.stderr

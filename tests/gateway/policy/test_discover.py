@@ -212,7 +212,7 @@ def test_a_key_is_never_copied() -> None:
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
-        pytest.param({"OLLAMA_HOST": "box"}, "model is missing", id="nobody-answers"),
+        pytest.param({"OLLAMA_HOST": "box"}, "within 2 s: start it first, or set OLLAMA_MODEL", id="nobody-answers"),
         pytest.param({"VLLM_BASE_URL": "box:8000", "VLLM_MODEL": "m"}, "http", id="no-url"),
         pytest.param({"VLLM_BASE_URL": "http://u:p@box/v1", "VLLM_MODEL": "m"}, "no user", id="password-in-the-url"),
         pytest.param({"OLLAMA_HOST": "my host"}, "must be an http", id="a-space"),

@@ -323,7 +323,8 @@ def test_feedback_tells_where_the_answers_were_worse(life: Life) -> None:
 def test_nothing_yet_is_said_so(life: Life) -> None:
     assert life.run("split").stdout.startswith("No calls of an A/B test")
     assert life.run("shadow", "--json").stdout == "[]\n"
-    assert life.run("outcomes").stdout == ""
+    nothing = life.run("outcomes")
+    assert (nothing.stdout, "no rated calls there" in nothing.stderr) == ("", True)
 
 
 def test_outcomes_name_the_expert_that_answered(life: Life) -> None:

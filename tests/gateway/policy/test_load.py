@@ -266,3 +266,32 @@ def test_deployments_take_from_their_expert_what_they_do_not_say() -> None:
         ("http://i/v1", "m", "None", "OTHER", 1),
         ("http://h/v1", "n", "key", None, 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("where", "key"),
+    [("", "policy.retrieval"), ("  tenants: {t: {", "policy.tenants.t.retrieval")],
+    ids=["for all", "one tenant"],
+)
+def test_the_robust_expert_is_one_that_there_is(where: str, key: str) -> None:
+    part = "retrieval: {closed_book: {robust: stong}}"
+    closed = f"{where}{part}}}}}" if where else f"  {part}"
+    found = problems(f"policy:\n  experts: {{strong: {EXPERT}}}\n{closed}")
+    assert found == [f"c.yaml:3: {key}.closed_book.robust: unknown expert 'stong'; did you mean 'strong'?"]
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        ("evidence: [agreement]", "agreement compares samples"),
+        ("samples: 3", "add agreement to evidence"),
+        ("curve: [[0.5, 0.9], [0.4, 1.0]]", "the points of curve must rise"),
+        ("below: 2", "less than or equal to 1"),
+        ("abstain: maybe", "must be true or false"),
+        ("robst: a", "did you mean 'robust'?"),
+    ],
+)
+def test_a_hearing_that_makes_no_sense_is_named(said: str, problem: str) -> None:
+    [found] = problems(f"policy:\n  retrieval: {{closed_book: {{{said}}}}}")
+    assert "policy.retrieval.closed_book" in found
+    assert problem in found

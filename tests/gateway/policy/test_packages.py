@@ -1,5 +1,6 @@
 """What a policy says of packages in use: in the document, from lockfiles, by tenant, and in the answers that follow."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from conclave.gateway.policy.answers import ANSWERS
+from conclave.gateway.call import Chunk
+from conclave.gateway.errors import Blocked
+from conclave.gateway.guard import Guard, NoGuard
+from conclave.gateway.policy.answers import ANSWERS, compiled
 from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.packages import LockFiles, PackageSettings
 from conclave.safety.output.api import Excerpt
+from conclave.safety.output.checks import make
 from conclave.safety.output.packages.ecosystems import Ecosystem
 
 STRANGE = "acme-quantum-telemetry"
@@ -28,10 +33,33 @@ def kinds(settings: PackageSettings, text: str, check: str = "packages") -> list
     return [one.kind for one in settings.check(check).inspect(Excerpt(text, code=True, language="bash"))]
 
 
-def test_names_are_told_unless_the_policy_says_otherwise() -> None:
-    """To stop one, what could name it has to wait: that is for the operator to decide."""
+def test_known_malicious_names_are_stopped_unless_the_policy_says_otherwise_and_others_told() -> None:
     (packages,) = (one for one in ANSWERS if one.check == "packages")
-    assert (packages.action, packages.from_severity) == ("annotate", "low")
+    assert (packages.action, packages.from_severity) == ("block", "high")
+    rest = [one for one in ANSWERS if one is not packages]
+    assert {(one.action, one.from_severity) for one in rest} == {("annotate", "low")}
+
+
+def spell(guard: Guard | NoGuard, text: str, sent: list[Chunk]) -> None:
+    """Letter by letter, each with its probability."""
+    for letter in text:
+        logprobs = {"content": [{"token": letter, "logprob": -0.5, "bytes": [ord(letter)], "top_logprobs": []}]}
+        choice = {"index": 0, "delta": {"content": letter}, "logprobs": logprobs, "finish_reason": None}
+        sent += guard.feed(Chunk(json.dumps({"choices": [choice]}).encode()))
+    sent += guard.finish()
+
+
+@pytest.mark.parametrize("told", ["Run `pip install {}` now.", "```sh\npip install {}\n```\n", "Just npm i {}"])
+def test_by_default_no_byte_of_a_known_malicious_name_is_sent(told: str) -> None:
+    guarding = compiled(ANSWERS, make, canaries=[], observe=False)
+    guard = guarding.guard([], incident="i", stream=True)
+    sent: list[Chunk] = []
+    with pytest.raises(Blocked):
+        spell(guard, told.format("networkx" if "npm" in told else "zorosnitro"), sent)
+    choices = [one.event["choices"][0] for one in sent]
+    shown = "".join(choice["delta"]["content"] for choice in choices)
+    assert told[: told.index("{}")].startswith(shown)
+    assert [entry["token"] for choice in choices for entry in choice["logprobs"]["content"]] == [*shown]
 
 
 def test_without_settings_a_strange_name_is_unknown() -> None:

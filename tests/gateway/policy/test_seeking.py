@@ -20,7 +20,6 @@ from conclave.gateway.policy.seeking import MakeSeeking, Seeking, Wish, known_of
 from conclave.gateway.testing import FakeExpert
 from conclave.retrieval.api import Found, Passage, Query, Results, Rights
 from conclave.router.api import Decision, Step
-from conclave.router.gates.cascade import Cascade
 from conclave.router.gates.retrieval import Mode
 from conclave.safety.api import Origin, Segment
 
@@ -182,10 +181,14 @@ def test_who_asks_for_nothing_searches_nothing() -> None:
     assert required.text == ""
 
 
+def nobody(_: Decision) -> None:
+    """Who is heard first, and may be doubted."""
+
+
 def test_who_has_no_library_decides_nothing_but_where_one_is_required() -> None:
     nowhere = Searched(Query(ASKED, ANYONE))
-    assert seeking().weighed(request(), nowhere, decision, None) is None
-    required = seeking(mode="required").weighed(request(), nowhere, decision, None)
+    assert seeking().weighed(request(), nowhere, decision, nobody) is None
+    required = seeking(mode="required").weighed(request(), nowhere, decision, nobody)
     assert required is not None
     assert required.now
 
@@ -193,8 +196,8 @@ def test_who_has_no_library_decides_nothing_but_where_one_is_required() -> None:
 def test_an_expert_that_only_quotes_is_looked_up_for() -> None:
     """What a policy's scores say of it was measured with documents: alone it knows nothing."""
     near = found(0.8, 0.3)
-    knows = seeking().weighed(request(), near, lambda: decision(a=0.99), None)
-    quotes = seeking(quotes=frozenset({"a"})).weighed(request(), near, lambda: decision(a=0.99), None)
+    knows = seeking().weighed(request(), near, lambda: decision(a=0.99), nobody)
+    quotes = seeking(quotes=frozenset({"a"})).weighed(request(), near, lambda: decision(a=0.99), nobody)
     assert knows is not None
     assert quotes is not None
     assert (knows.now, quotes.now) == (False, True)
@@ -204,20 +207,19 @@ def test_nobody_decides_where_nothing_was_found() -> None:
     def never() -> Decision:
         raise AssertionError("it costs a table's worth of time")
 
-    look_up = seeking().weighed(request(), found(), never, None)
+    look_up = seeking().weighed(request(), found(), never, nobody)
     assert look_up is not None
     assert (look_up.possible, look_up.reason) == (False, "nothing was found")
 
 
 @pytest.mark.parametrize("score", [-0.5, 1.5, 0.0, 1.0])
 def test_a_score_that_is_no_share_breaks_no_call(score: float) -> None:
-    assert seeking().weighed(request(), found(0.8), lambda: decision(a=score), None) is not None
+    assert seeking().weighed(request(), found(0.8), lambda: decision(a=score), nobody) is not None
 
 
 def test_an_answer_on_trial_may_be_followed_by_a_look_up() -> None:
-    cascade = Cascade(weak="a", strong="b", below=0.3)
-    one = seeking().weighed(request(), found(0.9, 0.2), lambda: decision(on_trial=True, a=0.99), cascade)
-    plain = seeking().weighed(request(), found(0.9, 0.2), lambda: decision(a=0.99), cascade)
+    one = seeking().weighed(request(), found(0.9, 0.2), lambda: decision(on_trial=True, a=0.99), lambda _: 0.3)
+    plain = seeking().weighed(request(), found(0.9, 0.2), lambda: decision(a=0.99), nobody)
     assert one is not None
     assert plain is not None
     assert (one.now, one.if_unsure) == (False, True)

@@ -192,7 +192,8 @@ def test_a_block_waits_as_a_whole_only_where_a_check_blocks() -> None:
 
     assert holds()
     assert not holds(whole_blocks=False)
-    guarding = compiled(ANSWERS, make, canaries=[], observe=False, shift=ShiftSettings())
+    telling = [one.model_copy(update={"action": "annotate"}) for one in ANSWERS]
+    guarding = compiled(telling, make, canaries=[], observe=False, shift=ShiftSettings())
     assert guarding.raised is not None
     assert not guarding.raised.holds_blocks
 

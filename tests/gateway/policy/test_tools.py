@@ -13,8 +13,8 @@ from conclave.gateway.call import ModelRequest
 from conclave.gateway.policy.document import PolicyDocument
 from conclave.gateway.policy.tools import ToolGate, ToolsSettings, compiled
 from conclave.safety.api import Action, Origin, Segment
-from conclave.safety.output.api import ToolCall
-from conclave.safety.toolcalls.api import Tool
+from conclave.safety.output.api import Ruling, ToolCall
+from conclave.safety.toolcalls.api import Tool, ToolRule, ToolRules
 from conclave.safety.toolcalls.pins import Pins, digest_of
 
 GRANT = Grant("acme", "k1", Scope(), 0.0)
@@ -66,6 +66,25 @@ def test_arguments_must_fit_the_rules_schema(arguments: Any, fits: bool) -> None
 def test_what_is_no_rule_is_refused_when_the_policy_is_read(rule: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         PolicyDocument.model_validate({"tools": {"rules": {"pay": rule}}})
+
+
+def test_a_judge_that_breaks_while_it_only_observes_refuses_no_call() -> None:
+    """Where it acts, the guard takes the same for a call that nobody could judge."""
+
+    def broken(_: object) -> str | None:
+        raise RuntimeError("a schema library's bug")
+
+    def authorised(*, observe: bool) -> Ruling:
+        rules = ToolRules({"pay": ToolRule(fits=broken)}, observe=observe)
+        authorise = ToolGate(rules).authorise(request(TOOL), [], None)
+        assert authorise is not None
+        return authorise(ToolCall("pay", "{}"))
+
+    seen = authorised(observe=True)
+    assert (seen.action, seen.acted, seen.would) == (Action.ALLOW, (), Action.BLOCK)
+    assert [one.kind for one in seen.findings] == ["check_failed"]
+    with pytest.raises(RuntimeError):
+        authorised(observe=False)
 
 
 def test_addresses_outside_the_rules_domains_wait() -> None:

@@ -6,10 +6,12 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conclave.gateway.followers.api import Noted
 from conclave.gateway.telemetry import names
 from conclave.gateway.telemetry.spans import Told, told
 
@@ -148,6 +150,120 @@ def test_times_are_those_of_the_record() -> None:
         "chat big": (60, 460),
         "conclave.record": (500, pytest.approx(500.25, abs=0.001)),
     }
+
+
+RETRIEVAL: dict[str, Any] = {
+    "outcome": "used",
+    "among": 90,
+    "found": 3,
+    "passages": ["one"],
+    "kept_away": [
+        {"id": "two", "source": "a/b.md", "reasons": ["flood", "embedded"]},
+        {"id": "three", "source": "c.md", "reasons": ["flood"]},
+    ],
+    "conflict": "inter_context",
+    "follows": "flag",
+}
+GUARDED: dict[str, Any] = {
+    "direction": "answer",
+    "action": "redact",
+    "findings": [{"kind": "links.lookalike"}, {"kind": "shell.piped"}, {"kind": "shell.piped"}],
+    "ran": [{"check": "links", "ms": 1.25}, {"check": "shell", "ms": 0.5}],
+}
+
+
+def looked_up(**values: Any) -> dict[str, Any]:
+    """A call that was looked up before the second expert was asked, and whose answer was guarded."""
+    spans = {"search": [5.5, 8.0], "context": [60.0, 75.0], "guard": [160.0, 500.0]}
+    row = changed(spans=spans, guard=GUARDED, retrieval=RETRIEVAL)
+    row["decision"]["look_up"] = {"reason": "the expert knows it"}
+    return {**row, **values}
+
+
+def test_what_is_no_stage_has_a_span_of_its_own_and_the_search_lies_in_the_route() -> None:
+    found = spans(looked_up())
+    times = {
+        name: ((found[name].started_ns - OPENED_NS) / 1e6, (found[name].ended_ns - OPENED_NS) / 1e6)
+        for name in ("conclave.search", "conclave.context", "conclave.guard")
+    }
+    assert times == {
+        "conclave.search": (5.5, 8.0),
+        "conclave.context": (60, 75),
+        "conclave.guard": (160, 500),
+    }
+    assert found["conclave.search"].parent_id == found["conclave.route"].span_id
+    assert {found[f"conclave.{part}"].parent_id for part in ("context", "guard")} == {found["conclave.call"].span_id}
+    assert len({span.span_id for span in found.values()}) == len(found) == 12
+
+
+def test_all_that_spans_say_is_read_from_the_journal() -> None:
+    """Followers decode a part of each row: what is not named there would be missing in every span."""
+    row = looked_up()
+    assert list(told(msgspec.json.decode(msgspec.json.encode(row), type=Noted), PROVIDERS)) == list(
+        told(row, PROVIDERS)
+    )
+
+
+def test_the_search_says_what_it_found_and_the_route_whether_that_paid() -> None:
+    found = spans(looked_up())
+    assert found["conclave.search"].attributes == {
+        "conclave.decision": "found",
+        "conclave.retrieval.found": 3,
+        "conclave.retrieval.among": 90,
+    }
+    assert found["conclave.route"].attributes["conclave.retrieval.outcome"] == "used"
+    assert found["conclave.route"].attributes["conclave.retrieval.reason"] == "the expert knows it"
+
+
+@pytest.mark.parametrize(
+    ("retrieval", "decision"),
+    [
+        ({"outcome": "failed", "failure": "late"}, {"conclave.decision": "failed", "conclave.reason": "late"}),
+        (
+            {"outcome": "skipped", "found": 0, "among": 7},
+            {"conclave.decision": "nothing", "conclave.retrieval.found": 0, "conclave.retrieval.among": 7},
+        ),
+        (None, {"conclave.decision": "passed"}),
+    ],
+    ids=["failed", "nothing", "the call ended before anything was decided"],
+)
+def test_a_search_that_found_nothing_says_why(retrieval: Any, decision: dict[str, Any]) -> None:
+    assert spans(looked_up(retrieval=retrieval))["conclave.search"].attributes == decision
+
+
+def test_the_context_says_what_was_shown_and_why_the_rest_was_not() -> None:
+    assert spans(looked_up())["conclave.context"].attributes == {
+        "conclave.decision": "used",
+        "conclave.reason": "inter_context: flag, flood, embedded",
+        "conclave.retrieval.shown": 1,
+        "conclave.retrieval.kept_away": 2,
+    }
+
+
+def test_a_call_that_nothing_was_to_be_relied_on_for_was_refused_there() -> None:
+    row = looked_up(retrieval={"outcome": "empty", "passages": []}, code="no_evidence", ending="refused", attempts=[])
+    assert spans(row)["conclave.context"].attributes["conclave.decision"] == "refused"
+
+
+def test_the_guard_says_what_followed_and_how_long_its_checks_took() -> None:
+    """Its span is as long as the answer, most of which is waiting for the expert."""
+    assert spans(looked_up())["conclave.guard"].attributes == {
+        "conclave.decision": "redact",
+        "conclave.reason": "links.lookalike, shell.piped",
+        "conclave.safety.ms": 1.75,
+    }
+
+
+def test_where_no_check_looked_at_the_answer_there_is_no_guard() -> None:
+    row = looked_up()
+    del row["guard"]
+    assert "conclave.guard" not in spans(row)
+
+
+def test_no_name_of_a_document_gets_into_a_span() -> None:
+    row = looked_up(retrieval=RETRIEVAL | {"kept_away": [{"id": SAID, "source": SAID, "reasons": ["flood"]}]})
+    row["retrieval"]["passages"] = [SAID]
+    assert SAID not in json.dumps([span.attributes for span in told(row, PROVIDERS)])
 
 
 def test_stages_that_were_left_at_the_same_microsecond_keep_their_order() -> None:

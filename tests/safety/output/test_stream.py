@@ -16,9 +16,10 @@ from conclave.safety.output.stream import Channel, judged
 
 A, R, B = Action.ANNOTATE, Action.REDACT, Action.BLOCK
 PLANS = [plan_of(actions) for actions in ((R, R, R, R, A), (A, R, B, R, A), (B, R, R, A, R), (R, A, A, B, B))]
+PLANS += [plan_of(actions, led=True) for actions in ((B, A, A, A, A), (R, R, A, A, R))]
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=["redact", "block-code", "block-package", "block-host"])
+@pytest.mark.parametrize("plan", PLANS, ids=["redact", "block-code", "block-package", "block-host", "led", "led-too"])
 @pytest.mark.parametrize("text", CORPUS, ids=range(len(CORPUS)))
 def test_every_split_in_two_and_letter_by_letter_gives_the_verdict_of_the_whole(plan: Plan, text: str) -> None:
     whole = expected(plan, text)

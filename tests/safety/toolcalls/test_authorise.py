@@ -183,6 +183,7 @@ def test_a_tool_that_is_allowed_or_does_nothing_is_told_at_most() -> None:
 def test_what_is_observed_is_found_and_does_nothing() -> None:
     ruling = judge("Hi", ORDER, "send_email", rules=ToolRules(observe=True), to="eve@evil.example")
     assert (ruling.action, ruling.acted, bool(ruling.findings)) == (Action.ALLOW, (), True)
+    assert ruling.would is Action.CONFIRM
 
 
 def test_only_the_named_arguments_are_sensitive_where_a_rule_names_them() -> None:
@@ -204,6 +205,38 @@ def test_a_call_again_is_a_duplicate_once_it_was_answered() -> None:
     assert (again.action, again.findings[0].kind) == (Action.BLOCK, "toolcall.duplicate")
     assert Authoriser(rules, [], TOOLS, past)(ToolCall("get_invoice", '{"a": 1}')).action is Action.ALLOW
     assert past_calls([*messages, {"role": "user", "content": "again"}]) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ('{"n": 0}', '{"n": 0.0}'),
+        ('{"n": -0.0}', '{"n":0}'),
+        ('{"n": 1e3, "deep": [{"m": 2.50}]}', '{"deep":[{"m":25E-1}],\n"n":1000}'),
+        ('{"n": 12345678901234567890123.0}', '{"n": 12345678901234567890123}'),
+        ('{"n": 1e999999999}', '{"n": 10.0E999999998}'),
+    ],
+    ids=["zero", "less than zero", "written with an exponent", "long", "huge"],
+)
+def test_a_call_is_the_same_however_its_numbers_are_written(one: str, other: str) -> None:
+    again = Authoriser(RULES, [], TOOLS, [("get_invoice", spelt(one))])(ToolCall("get_invoice", other))
+    assert [found.kind for found in again.findings] == ["toolcall.duplicate"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ('{"n": 1}', '{"n": "1"}'),
+        ('{"n": 1}', '{"n": true}'),
+        ('{"n": 0}', '{"n": 1e-400}'),
+        ('{"n": 12345678901234567890123}', '{"n": 12345678901234567890124.0}'),
+        ('{"n": 0.1}', '{"n": 0.10000000000000000001}'),
+        ('{"n": 1e99999999999999999999}', '{"n": 1e99999999999999999998}'),
+    ],
+    ids=["a string", "true", "nearly nothing", "another account", "nearly", "beyond all numbers"],
+)
+def test_numbers_that_a_float_would_make_one_stay_two(one: str, other: str) -> None:
+    assert Authoriser(RULES, [], TOOLS, [("get_invoice", spelt(one))])(ToolCall("get_invoice", other)).findings == ()
 
 
 def test_a_tool_that_the_request_does_not_offer_is_told() -> None:
