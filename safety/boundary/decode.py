@@ -33,6 +33,7 @@ LEAST_SPACED: Final = 4  # letters written apart, in a row
 
 BASE64: Final = re.compile(r"(?<![\w+/-])(?:[A-Za-z0-9+/_-]{60,76}\r?\n)*[A-Za-z0-9+/_-]{12,}={0,2}")
 BASE32: Final = re.compile(r"(?<![A-Z0-9])[A-Z2-7]{16,}={0,6}")
+B32_TAIL: Final = (0, 0, 2, 2, 4, 5, 5, 7)  # letters of a last group, by how many there are, that make whole bytes
 HEX: Final = re.compile(r"(?<![0-9A-Za-z])(?:(?:0x|\\x)?[0-9A-Fa-f]{2}[ :,-]?){6,}(?![0-9A-Za-z])")
 BINARY: Final = re.compile(r"(?<!\d)(?:[01]{8}[ ,]?){4,}(?!\d)")
 PERCENT: Final = re.compile(r"(?:[^\s%]{0,64}%[0-9A-Fa-f]{2}){3,}[^\s%]{0,64}")
@@ -162,9 +163,9 @@ def _base64(run: str) -> str:
 
 def _base32(run: str) -> str:
     bare = run.rstrip("=")
-    bare = bare[: len(bare) // 8 * 8]
+    bare = bare[: len(bare) - len(bare) % 8 + B32_TAIL[len(bare) % 8]]
     try:
-        return _printable(base64.b32decode(bare))
+        return _printable(base64.b32decode(bare + "=" * (-len(bare) % 8)))
     except (binascii.Error, ValueError):
         return ""
 

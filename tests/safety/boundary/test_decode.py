@@ -51,6 +51,15 @@ def test_short_honest_texts_are_no_cipher(text: str) -> None:
     assert unshifted(text) is None
 
 
+@pytest.mark.parametrize("length", range(20, 30))
+@pytest.mark.parametrize("padded", [True, False], ids=["padded", "bare"])
+def test_base32_is_read_to_its_last_letter(length: int, padded: bool) -> None:
+    """Whether the signs that fill its last group are there or not."""
+    coded = base64.b32encode(SAID[:length].encode()).decode()
+    (found,) = [one.text for one in readings(coded if padded else coded.rstrip("=")) if one.name == "base32"]
+    assert found == SAID[:length]
+
+
 def test_a_long_word_is_no_base64() -> None:
     assert readings("internationalization and counterrevolutionaries") == []
 
