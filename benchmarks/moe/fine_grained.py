@@ -1,6 +1,6 @@
 """DeepSeekMoE (arXiv 2401.06066): do finer and shared experts help at equal total and active parameters?
 
-    OMP_NUM_THREADS=1 python -m benchmarks.moe.fine_grained            # about 5 CPU minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.moe.fine_grained            # about 7 CPU minutes
 
 Arms: (i) 8 experts of 64, 2 active; (ii) 32 of 16, 8 active; (iii) 31 of 16 routed, 7 active, 1 shared. Three seeds
 of data, weights and order. The claim holds if the mean loss is ordered (iii) <= (ii) + 0.01 <= (i) + 0.02. The
