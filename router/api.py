@@ -72,7 +72,7 @@ ONCE_MORE: Final = frozenset({Act.RETRIEVE, Act.COMPARE, Act.ROUTE})
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Assessment:
     """What an answer shows of what its expert knows, how much so (0..1; None: nobody can tell), and what follows."""
 
     risk: Risk
@@ -113,7 +113,7 @@ class Outcome:
     confidence: float | None = None
     evidence: str | None = None
     measured: float | None = None
-    known: Known | None = None
+    known: Assessment | None = None
 
     @property
     def aside(self) -> bool:

@@ -16,7 +16,7 @@ from conclave.gateway.evidence import Aside, Evidence
 from conclave.gateway.policy.asked import Asked
 from conclave.gateway.policy.retrieval import ClosedBookSettings
 from conclave.retrieval.api import Trust
-from conclave.router.api import CLOSED_BOOK, Act, ClosedBook, Decision, Known, Outcome, Risk, Step
+from conclave.router.api import CLOSED_BOOK, Act, Assessment, ClosedBook, Decision, Outcome, Risk, Step
 from conclave.router.conversation import IN_LOOP
 from conclave.router.gates.cascade import FROM_LOGPROBS, Cascade, Heard, majority
 from conclave.router.gates.knowing import Heard as Said
@@ -75,10 +75,10 @@ class Hearing:
         pays = decision.look_up is not None and decision.look_up.now
         flagged = decision.closed_book is not None and decision.closed_book.flagged
         if judged.confidence is None and not heard.silent:
-            known = Known(Risk.UNKNOWN, None, Act.RETRIEVE)
+            known = Assessment(Risk.UNKNOWN, None, Act.RETRIEVE)
         else:
             row = self._table(Said(closed=heard.answers or ("",), confidence=judged.confidence))
-            known = Known(row.risk, row.score, row.act)
+            known = Assessment(row.risk, row.score, row.act)
             if row.act is Act.ANSWER and (pays or flagged):
                 known = replace(known, act=Act.COMPARE)
         outcome = replace(judged, unsure=False, accepted=False, known=known)
@@ -106,7 +106,7 @@ class Hearing:
         said = Said(aside.heard.answers, heard.answers[:1], first.confidence, supported=supported)
         row = self._table(said, aside.question)
         act = Act.REASK if heard.silent else row.act
-        return Outcome(accepted=act is Act.ANSWER, known=Known(row.risk, row.score, act))
+        return Outcome(accepted=act is Act.ANSWER, known=Assessment(row.risk, row.score, act))
 
     def _table(self, said: Said, question: str = "") -> Knowing:
         return knowing(said, confident=self.gate.below, same=partial(one_answer, question))
@@ -137,7 +137,7 @@ def one_answer(question: str, left: str, right: str) -> bool:
     return not (one and other) or any(same(value, another) for value in one for another in other)
 
 
-def risk_of(known: Known) -> Mapping[str, object]:
+def risk_of(known: Assessment) -> Mapping[str, object]:
     """As `conclave.hallucination_risk` is written."""
     return {"type": str(known.risk), "score": known.score}
 

@@ -14,7 +14,7 @@ import msgspec
 from conclave.gateway.call import Operation
 from conclave.gateway.errors import ConclaveError
 from conclave.gateway.policy.asked import NO_TALK, Asked
-from conclave.router.api import Classification, ClosedBook, Decision, Known, LookUp, Step, Talk
+from conclave.router.api import Assessment, Classification, ClosedBook, Decision, LookUp, Step, Talk
 
 if TYPE_CHECKING:
     from conclave.gateway.policy.choosing import Candidate
@@ -152,10 +152,10 @@ def read_row(row: Mapping[str, Any]) -> RecordedCall:
         raise IncompleteError(f"the row is not as Conclave writes it: {error}") from error
 
 
-def known_of(attempt: RecordedAttempt) -> Known | None:
+def known_of(attempt: RecordedAttempt) -> Assessment | None:
     """What an attempt's answer showed of what its expert knows. Raises IncompleteError."""
     try:
-        return msgspec.convert((attempt.trial or {}).get("known"), Known | None)
+        return msgspec.convert((attempt.trial or {}).get("known"), Assessment | None)
     except msgspec.ValidationError as error:
         raise IncompleteError(f"the row is not as Conclave writes it: {error}") from error
 

@@ -127,7 +127,7 @@ class Heads:
             )
         if unknown := [head.name for head in about.heads if head.name not in ORIGINS]:
             raise ValueError(f"{facts}: no detector is called {unknown[0]!r}; known: {', '.join(ORIGINS)}")
-        return cls(about, table, ids, digest=digest_of(folder))
+        return cls(about, table, ids, digest=digest_of(DETECTOR_FILES, folder))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -340,10 +340,10 @@ def learned_checks(heads: Heads) -> tuple[LearnedCheck, ...]:
     return tuple(LearnedCheck(name, heads, heads.threshold(name)) for name in heads.names)
 
 
-def digest_of(folder: Path | None = None) -> str:
-    """SHA-256 over the names and bytes of the detectors' files."""
+def digest_of(files: Sequence[str], folder: Path | None = None) -> str:
+    """SHA-256 over the names and bytes of these files of `folder`, or of what ships."""
     digest = hashlib.sha256()
-    for name in DETECTOR_FILES:
+    for name in files:
         digest.update(f"{name}\n".encode())
         with ((folder or ARTIFACTS) / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
+from conclave.safety.detect.learned import ARTIFACTS, digest_of
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
-ARTIFACTS: Final = Path(__file__).parent.parent / "artifacts"
 SECOND_FILES: Final = ("second.safetensors", "second.json")
 TENSORS: Final = ("inner", "inner_bias", "outer", "outer_bias")
 BASE_FILES: Final = ("config.json", "tokenizer.json", "model.safetensors")
@@ -159,7 +160,7 @@ class Opinion:
             raise SecondError(f"{part}: {SECOND_FILES[0]} and {SECOND_FILES[1]} are not of one training")
         if not all(bool(tensor.isfinite().all()) for tensor in held.values()):
             raise SecondError(f"{part / SECOND_FILES[0]} has weights that are no numbers: train it again")
-        return cls(base, about, held, digest=digest_of(part))
+        return cls(base, about, held, digest=digest_of(SECOND_FILES, part))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -237,16 +238,6 @@ def checked(folder: Path, part: Path | None = None) -> SecondFile:
     if missing := [name for name in EXTRA if find_spec(name) is None]:
         raise SecondError(_lacking(missing[0]))
     return about
-
-
-def digest_of(part: Path | None = None) -> str:
-    """SHA-256 over the names and bytes of what ships."""
-    digest = hashlib.sha256()
-    for name in SECOND_FILES:
-        digest.update(f"{name}\n".encode())
-        with ((part or ARTIFACTS) / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _lacking(name: str) -> str:

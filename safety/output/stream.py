@@ -319,7 +319,8 @@ class Channel:
         assert watch.at is not None  # noqa: S101  for mypy: it was due
         start = watch.at
         self._judge(watch, max(self._line, start - BEFORE), end, zone=start, until=start + STEP)
-        self._run_on(watch, end)
+        if watch.spots:
+            watch.run_on(self._slice(watch.cut, end))
         watch.floor, watch.at, watch.cut = start + STEP, start + STEP, end
         watch.spots = [spot for spot in watch.spots if spot.end > watch.floor]
         if watch.finder.triggers.everywhere:
@@ -328,13 +329,6 @@ class Channel:
             watch.near = found
         if watch.near < watch.floor - BEFORE and not watch.spots:
             watch.at, watch.seen = None, watch.floor
-
-    def _run_on(self, watch: Watch, end: int) -> None:
-        """What a window cut off goes on to the end of its word, if the check does not see its beginning any more."""
-        for spot in watch.spots:
-            if spot.end == watch.cut:
-                while spot.end < end and not self._text[spot.end - self._base].isspace():
-                    spot.end += 1
 
     def _complete(self, content: int, end: int) -> None:
         """The logical line is whole: judge what is left of it, and begin the next."""
@@ -346,7 +340,8 @@ class Channel:
         for watch in self._now:
             if watch.at is not None and watch.at < content and self.blocked is None:
                 self._judge(watch, max(self._line, watch.at - BEFORE), content, zone=watch.at, until=end)
-                self._run_on(watch, content)
+                if watch.spots:
+                    watch.run_on(self._slice(watch.cut, content))
         self._begin_line(end)
 
     def _judge_line(self, content: int, end: int) -> None:
@@ -417,15 +412,9 @@ class Channel:
         for finding in sorted(found, key=lambda one: one.start) if len(found) > 1 else found:
             first = min(max(start + finding.start, start), end)
             last = min(max(start + finding.end, first), end)
-            if first >= until or last <= zone:
+            if first >= until or last <= zone or (first < zone and watch.grown(first, last)):
                 continue
-            known = None
-            if first < zone:
-                known = next((s for s in watch.spots if s.order == watch.order and s.end > first), None)
-                first = zone
-            if known is not None:
-                known.end = max(known.end, last)
-                continue
+            first = max(first, zone)
             spot = Spot(finding, rule.action_of(finding), not rule.observe, watch.order, first, last, self._place)
             watch.spots.append(spot)
             self._note(spot)

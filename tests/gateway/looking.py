@@ -183,3 +183,11 @@ def text(chunks: list[Chunk]) -> str:
     events = [one.event for one in chunks if one is not END and one is not SILENCE]
     choices = [choice for event in events for choice in event["choices"]]
     return "".join((choice.get("message") or choice.get("delta") or {}).get("content") or "" for choice in choices)
+
+
+Open = Callable[..., House]
+
+
+def said(answer: str = "eleven [1]", name: str = "a", **more: Any) -> FakeExpert:
+    """An expert that answers this."""
+    return FakeExpert(name, answer=answer, **more)

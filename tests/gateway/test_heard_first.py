@@ -3,9 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import Callable, Iterator
-from itertools import count
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +18,7 @@ from conclave.gateway.prompt import Prompt
 from conclave.gateway.testing import FakeClock, FakeExpert
 from conclave.retrieval.api import Trust
 
-from .looking import ASKED, House, ask, explained, text
+from .looking import ASKED, House, Open, ask, explained, text
 
 RIGHT = "In the tower of Zunelor hang eleven bells, cast in one summer."
 WRONG = "It is well known that the tower of Zunelor holds 40 bells."
@@ -33,7 +31,6 @@ PLAIN: dict[str, Any] = {"below": 0.6, "evidence": ["logprobs"]}
 SAMPLES = ("eleven", "nine", "twenty")
 NOTHING_THERE = NoKnowledge()
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-Open = Callable[..., House]
 
 
 class Chameleon(FakeExpert):
@@ -66,20 +63,15 @@ class Chameleon(FakeExpert):
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[Open]:
-    made: list[House] = []
-    numbers = count()
+def house(house: Open) -> Open:
+    """One whose experts are heard without documents first."""
 
     def opened(*experts: FakeExpert, leaves: Any = (PAGE,), mode: str = "always", **more: Any) -> House:
         closed_book, guard = more.pop("closed_book", PLAIN), more.pop("guard", "isolate")
         retrieval = {"mode": mode, "closed_book": closed_book, "guard": guard}
-        folder = tmp_path / str(next(numbers))
-        made.append(House(*experts, folder=folder, leaves=leaves, **{"retrieval": retrieval, **more}))
-        return made[-1]
+        return house(*experts, leaves=leaves, **{"retrieval": retrieval, **more})
 
-    yield opened
-    for one in made:
-        one.close()
+    return opened
 
 
 def known(row: dict[str, Any], number: int = 0) -> tuple[str, str]:

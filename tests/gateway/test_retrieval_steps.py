@@ -1,12 +1,8 @@
 """Who of a call's experts is given documents, and that the decision can be made again from its row."""
 
 import json
-from collections.abc import Callable, Iterator
-from itertools import count
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from conclave.gateway.errors import ExpertFailed
 from conclave.gateway.policy.recorded import again
@@ -14,27 +10,7 @@ from conclave.gateway.policy.replayed import walked
 from conclave.gateway.testing import FakeExpert
 from conclave.router.gates.retrieval import Costs, saving
 
-from .looking import ASKED, BELLS, House, ask, explained
-
-Open = Callable[..., House]
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[Open]:
-    made: list[House] = []
-    numbers = count()
-
-    def opened(*experts: FakeExpert, **more: Any) -> House:
-        made.append(House(*experts, **{"folder": tmp_path / str(next(numbers)), **more}))
-        return made[-1]
-
-    yield opened
-    for one in made:
-        one.close()
-
-
-def said(answer: str = "eleven [1]", name: str = "a", **more: Any) -> FakeExpert:
-    return FakeExpert(name, answer=answer, **more)
+from .looking import ASKED, BELLS, Open, ask, explained, said
 
 
 class Doubtful(FakeExpert):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from conclave.gateway.evidence import Aside, Evidence
 from conclave.gateway.policy.hearing import compiled, memory_of, one_answer
 from conclave.gateway.policy.retrieval import ClosedBookSettings
-from conclave.router.api import Act, Decision, Known, LookUp, Outcome, Risk, Step
+from conclave.router.api import Act, Assessment, Decision, LookUp, Outcome, Risk, Step
 from conclave.router.gates.cascade import Heard
 from conclave.safety.context.conflict import Memory
 
@@ -84,7 +84,7 @@ def test_an_own_answer_is_judged_by_how_sure_it_is(*, now: bool, likely: float, 
 def test_silence_with_documents_gives_way_to_the_answer_without() -> None:
     hearing = compiled(ClosedBookSettings())
     assert hearing is not None
-    first = Outcome(accepted=False, confidence=0.9, known=Known(Risk.KNOWN, 0.1, Act.COMPARE))
+    first = Outcome(accepted=False, confidence=0.9, known=Assessment(Risk.KNOWN, 0.1, Act.COMPARE))
     aside = Aside(WHO, Heard(("Mira Vael",)), first, Evidence())
     outcome = hearing.compared(aside, Heard(("",), silent=True))
     assert outcome.known is not None

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from conclave.safety.detect.learned import ARTIFACTS, digest_of
 from conclave.safety.detect.second import (
-    ARTIFACTS,
     BASE_FILES,
     MOST_WINDOWS,
     SECOND_FILES,
@@ -25,7 +25,6 @@ from conclave.safety.detect.second import (
     SecondHead,
     Stopped,
     checked,
-    digest_of,
     logit,
     spans,
 )
@@ -194,7 +193,7 @@ def test_what_ships_is_small_of_one_training_and_the_one_that_its_card_describes
     assert all(0.5 < head.threshold < 1 for head in about.heads)
     assert all(head.first > 0 and head.slope > 0 for head in about.heads)
     card = CARD.read_text(encoding="utf-8")
-    assert digest_of() in card
+    assert digest_of(SECOND_FILES) in card
     for digest in (*about.base.values(), *about.trained_on.values()):
         assert digest in card
 
