@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from conclave.router.api import (
     Abstains,
     Act,
+    Assessment,
     ClosedBook,
     Decision,
-    Known,
     LookUp,
     NoStepLeft,
     Outcome,
@@ -126,7 +126,7 @@ CAUTIOUS = replace(CLOSED, closed_book=ClosedBook(abstain=True))
 
 def heard(act: Act, risk: Risk = Risk.KNOWN) -> Outcome:
     """An answer that was not accepted as it is."""
-    return Outcome(accepted=False, confidence=0.9, known=Known(risk, 0.1, act))
+    return Outcome(accepted=False, confidence=0.9, known=Assessment(risk, 0.1, act))
 
 
 UNKNOWING = heard(Act.RETRIEVE, Risk.IGNORANCE)
@@ -205,7 +205,7 @@ def test_whatever_is_heard_at_most_one_call_follows_an_answer(
             break
         if steps[-1].kept:
             break
-        known = Known(risk, 0.5, act) if act is not None and steps[-1].on_trial and not fails else None
+        known = Assessment(risk, 0.5, act) if act is not None and steps[-1].on_trial and not fails else None
         outcomes.append(FAILED if known is None else Outcome(accepted=False, known=known))
         assert [next_step(decision, outcomes[:at]) for at in range(len(outcomes))] == steps, "the same again"
     aside = next((place for place, one in enumerate(outcomes) if one.aside), None)
