@@ -11,6 +11,7 @@ from enum import IntEnum, StrEnum
 from typing import Final, Protocol
 
 WRITTEN: Final = "written"  # the name of the view that a segment's own text is
+FOLDED: Final = "folded"  # and of the view that is what it looks like
 INSIDE: Final = ".inside"  # ends the place of a text that was read out of a part: it stands nowhere in the body itself
 
 
@@ -82,6 +83,11 @@ class View:
     text: str
     start: int
     end: int
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether it says what the text itself does not show."""
+        return self.name not in {WRITTEN, FOLDED}
 
 
 @dataclass(frozen=True, slots=True)

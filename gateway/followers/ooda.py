@@ -17,7 +17,7 @@ from conclave.gateway.errors import Unavailable
 from conclave.gateway.followers.api import Row
 from conclave.gateway.followers.standing import BLOCK, WRITTEN, Written
 from conclave.gateway.policy.posture import CONFINED
-from conclave.safety.api import DATA
+from conclave.safety.api import DATA, FOLDED
 from conclave.safety.api import WRITTEN as AS_WRITTEN
 from conclave.safety.audit.chain import stamp
 from conclave.safety.detect.standing import Band, counts
@@ -26,7 +26,7 @@ from conclave.safety.ooda.api import Observation, Step
 from conclave.safety.ooda.loop import Loop, Orders
 from conclave.safety.ooda.sanctions import Sanctions
 
-PLAIN: Final = frozenset({AS_WRITTEN, "folded", JOINED})  # views that nobody had to decode
+PLAIN: Final = frozenset({AS_WRITTEN, FOLDED, JOINED})  # views that nobody had to decode
 KIND: Final = "ooda"  # of its rows
 MOST_TEXTS: Final = 20_000  # attacks that were heard of: 4 MB
 IsNew: TypeAlias = Callable[[str, str], bool]  # whether a caller's attack is heard of for the first time

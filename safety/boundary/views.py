@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from conclave.safety.api import WRITTEN, Segment, View
+from conclave.safety.api import FOLDED, WRITTEN, Segment, View
 from conclave.safety.boundary.decode import MOST_READINGS, readings
 from conclave.safety.boundary.invisible import bare, hidden
 
@@ -29,7 +29,7 @@ def views_of(segment: Segment) -> list[View]:
     views = [View(segment, WRITTEN, written, 0, whole)]
     look = looks(segment.folded)
     if look != written:
-        views.append(View(segment, "folded", look, 0, whole))
+        views.append(View(segment, FOLDED, look, 0, whole))
     found = [View(segment, name, said, start, end) for name, start, end, said in islice(hidden(written), MOST_READINGS)]
     same_length = len(look) == whole
     for one in readings(look):

@@ -299,7 +299,7 @@ class LearnedCheck:
             Finding(
                 check=self.name,
                 kind=self.name,
-                severity=severity(self.name, confidence),
+                severity=severity(self.name, confidence, decoded=view.is_decoded),
                 confidence=confidence,
                 place=view.segment.place,
                 start=view.start,
@@ -330,9 +330,13 @@ class LearnedCheck:
         ]
 
 
-def severity(name: str, confidence: float) -> Severity:
-    """How severe a head's finding is: a guess, or as good as certain."""
-    return Severity.HIGH if confidence >= CERTAIN else SEVERITY[name]
+def severity(name: str, confidence: float, *, decoded: bool = False) -> Severity:
+    """How severe a head's finding is: a guess, or as good as certain.
+
+    What was found in a text that had to be decoded is no guess: somebody hid it (`benchmarks.safety.decoded`: in 2 of
+    65,238 honest texts).
+    """
+    return Severity.HIGH if decoded or confidence >= CERTAIN else SEVERITY[name]
 
 
 def learned_checks(heads: Heads) -> tuple[LearnedCheck, ...]:

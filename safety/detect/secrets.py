@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from conclave.safety.api import WRITTEN, Finding, Origin, View
+from conclave.safety.api import FOLDED, WRITTEN, Finding, Origin, View
 from conclave.safety.detect.patterns import Hit, Judge, Patterns, Span, bounded, read_rules
 
 NAME: Final = "secrets"
@@ -95,7 +95,7 @@ class _Reading:
         text = view.segment.text
         if view.name == WRITTEN:
             return cls(counts=True, exact=True, written="")
-        if view.name == "folded":
+        if view.name == FOLDED:
             return cls(counts=True, exact=len(view.text) == len(text), written=text)
         return cls(counts=ENCODINGS.issuperset(view.name.split(" in ")), exact=False, written=text)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
-from conclave.safety.api import WRITTEN, Finding, Origin, Severity, View
+from conclave.safety.api import FOLDED, WRITTEN, Finding, Origin, Severity, View
 from conclave.safety.boundary.views import looks
 from conclave.safety.detect.patterns import Regexp
 from conclave.safety.runner import MOST_FINDINGS
@@ -192,7 +192,7 @@ class SignatureCheck:
         if view.name != WRITTEN:
             raw = _raw(written)
             found = [hit for hit in found if data[hit.start : hit.end] not in raw]
-        exact = view.name == WRITTEN or (view.name == "folded" and len(view.text) == len(written))
+        exact = view.name == WRITTEN or (view.name == FOLDED and len(view.text) == len(written))
         if not exact:  # one of each rule, over all that the view was made from
             found = list({hit.rule.name: hit for hit in found}.values())
         return _findings(found, data, view, exact=exact)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Final, Protocol
 
-from conclave.safety.api import WRITTEN, Action, Finding, Origin, Segment, View
+from conclave.safety.api import FOLDED, WRITTEN, Action, Finding, Origin, Segment, View
 from conclave.safety.boundary.caps import BoundaryError
 from conclave.safety.boundary.normalise import fold
 from conclave.safety.boundary.views import looks, views_of
@@ -199,7 +199,7 @@ def views_of_joined(segment: Segment) -> Sequence[View]:
         return views_of(segment)
     look = looks(segment.folded)
     written = View(segment, WRITTEN, segment.text, 0, len(segment.text))
-    return [written] if look == segment.text else [written, View(segment, "folded", look, 0, len(segment.text))]
+    return [written] if look == segment.text else [written, View(segment, FOLDED, look, 0, len(segment.text))]
 
 
 def _readings(turns: Sequence[str]) -> Iterator[tuple[str, str]]:

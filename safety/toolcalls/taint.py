@@ -93,7 +93,7 @@ class Texts:
             if len(segment.text) <= decoded:
                 decoded -= len(segment.text)
                 self.untrusted += [
-                    _text(segment, view.text, name=view.name) for view in views_of(segment)[1:] if view.name != "folded"
+                    _text(segment, view.text, name=view.name) for view in views_of(segment) if view.is_decoded
                 ]
         self.asked = "\n".join(_wishes(segments))
         own = [one.folded for one in segments if one.origin in {Origin.SYSTEM, Origin.DEVELOPER}]
