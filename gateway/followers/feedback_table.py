@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, or_
-from sqlalchemy.dialects import postgresql, sqlite
 
 from conclave.gateway.followers.api import Row
 from conclave.gateway.followers.reached import Reached
-from conclave.gateway.state.sql import Database
+from conclave.gateway.state.sql import Database, insert_into
 from conclave.gateway.state.tables import feedback
 
 NAME: Final = "feedback"
@@ -53,8 +52,7 @@ def _kept(row: Row) -> dict[str, Any]:
 
 def _keep(connection: Connection, said: Mapping[str, Any]) -> None:
     """Put it in, unless what is there was said later, by any replica."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = insert(feedback).values(**said)
+    statement = insert_into(connection, feedback).values(**said)
     at, new = feedback.c, statement.excluded
     same_time = at.time == new.time
     later = or_(

@@ -11,14 +11,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from sqlalchemy import Connection, Table, create_engine, event, inspect, select, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from conclave.gateway.state.tables import REVISION, changes, metadata
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 BUSY_TIMEOUT_MS: Final = 5_000  # how long a writer waits for another process's writer
 WAL_RETRY_MS: Final = 20
@@ -171,18 +174,27 @@ def keep_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, A
         connection.exec_driver_sql(statement, tuple(row.get(name) for row in part for name in names))
 
 
+def insert_into(connection: Connection, table: Table) -> "sqlite.Insert | postgresql.Insert":
+    """An insert that can say what follows where the row is there already: each kind of database has its own."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415  0.06 s, and not needed for SQLite
+
+    return postgresql.insert(table)
+
+
 def replace(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
     """Insert the row, or overwrite the one with its primary key."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     keys = [column.name for column in table.primary_key]
     rest = {name: value for name, value in row.items() if name not in keys}
-    connection.execute(insert(table).values(**row).on_conflict_do_update(index_elements=keys, set_=rest))
+    connection.execute(
+        insert_into(connection, table).values(**row).on_conflict_do_update(index_elements=keys, set_=rest)
+    )
 
 
 def note_change(connection: Connection, topic: str) -> None:
     """Raise the topic's number, in the transaction that makes the change."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = insert(changes).values(topic=topic, number=1)
+    statement = insert_into(connection, changes).values(topic=topic, number=1)
     raised = {"number": changes.c.number + 1}
     connection.execute(statement.on_conflict_do_update(index_elements=["topic"], set_=raised))
 
