@@ -1,6 +1,7 @@
 """The command `conclave`: it knows its commands by name and one line each, and imports a room's only to run it."""
 
 import difflib
+import gc
 import importlib
 import logging
 import os
@@ -98,8 +99,12 @@ def serve(config: Path | None, host: str | None, port: int | None, admin_port: i
     """Run the gateway until SIGTERM or SIGINT, then let running answers finish within the grace time."""
     from conclave.gateway.telemetry import logs  # noqa: PLC0415  commands load what they need
 
-    with logs.own_stdout() as stream:
-        _serve(_settings(config, host=host, port=port, admin_port=admin_port), stream)
+    gc.disable()  # what is loaded until it serves is no garbage: 0.1 s; the server looks for some from then on
+    try:
+        with logs.own_stdout() as stream:
+            _serve(_settings(config, host=host, port=port, admin_port=admin_port), stream)
+    finally:
+        gc.enable()
 
 
 def _serve(settings: "Settings", stream: TextIO) -> None:

@@ -126,10 +126,11 @@ def _settle_heap() -> None:
     """What is loaded now stays, so collections need not look through it; a call's objects die without them.
 
     Measured at 16 calls at once: p99 65-70 ms with it, 100-110 ms without; the CPU a call differs by less than noise.
+    To collect first was tried: 0.2 s later ready, and not 0.1 MB less.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    gc.enable()
 
 
 class _Plane(uvicorn.Server):
