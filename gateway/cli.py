@@ -95,14 +95,19 @@ def main() -> None:
 @click.option("--host", help="Address of the API; anything but loopback needs a key first.")
 @click.option("--port", type=int, help="Port of the API; 0: any free one.")
 @click.option("--admin-port", type=int, help="Port of /metrics; 0: any free one.")
-def serve(config: Path | None, host: str | None, port: int | None, admin_port: int | None) -> None:
+@click.option(
+    "--state-dir", type=click.Path(path_type=Path), help="Folder of keys, record and library; else as configured."
+)
+def serve(
+    config: Path | None, host: str | None, port: int | None, admin_port: int | None, state_dir: Path | None
+) -> None:
     """Run the gateway until SIGTERM or SIGINT, then let running answers finish within the grace time."""
     from conclave.gateway.telemetry import logs  # noqa: PLC0415  commands load what they need
 
     gc.disable()  # what is loaded until it serves is no garbage: 0.1 s; the server looks for some from then on
     try:
         with logs.own_stdout() as stream:
-            _serve(_settings(config, host=host, port=port, admin_port=admin_port), stream)
+            _serve(_settings(config, host=host, port=port, admin_port=admin_port, state_dir=state_dir), stream)
     finally:
         gc.enable()
 

@@ -186,6 +186,14 @@ def test_a_taken_port_is_one_clear_line_and_exit_1(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_option_for_the_state_folder_stands_above_the_variable(tmp_path: Path) -> None:
+    (tmp_path / "named" / "keys").mkdir(parents=True)
+    (tmp_path / "named" / "keys" / "api_key_pepper").write_bytes(b"short")
+    ran = serve(tmp_path / "variable", "--state-dir", str(tmp_path / "named"), "--port", "0", "--admin-port", "0")
+    assert (ran.returncode, str(tmp_path / "named" / "keys") in ran.stderr) == (1, True), ran.stderr
+    assert not (tmp_path / "variable").exists()
+
+
 def test_a_public_address_without_a_key_is_refused_with_the_command_that_makes_one(tmp_path: Path) -> None:
     ran = serve(tmp_path, "--host", "0.0.0.0", "--port", "0", "--admin-port", "0")  # noqa: S104  must be refused
     assert ran.returncode == 1
