@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -110,6 +111,13 @@ async def test_both_planes_answer_and_the_lifespan_surrounds_them() -> None:
         assert b"200 OK" in await gateway.get("/readyz", admin=True)
         assert gateway.seen.events == ["open"]
     assert gateway.seen.events == ["open", "closed"]
+
+
+async def test_garbage_that_nobody_looked_for_at_the_start_is_looked_for_while_it_serves() -> None:
+    gc.disable()
+    async with running():
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
 
 
 async def test_no_answer_names_the_server() -> None:
