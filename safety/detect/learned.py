@@ -59,7 +59,8 @@ SEVERITY: Final[Mapping[str, Severity]] = MappingProxyType(
 EMBEDDED: Final = "embedded"
 REMEDY: Final = "Read what this tool says of itself, and offer it only if you trust who serves it."
 REMEMBERED: Final = 64  # texts: the views of one segment
-CERTAIN: Final = 0.98  # of 2,757 honest questions 5 reach it (0.2 %), 16 the thresholds: docs/safety.md
+CERTAIN: Final = 0.98  # of 2,757 honest questions 2 reach it, 10 the thresholds: docs/safety.md
+HONEST: Final = 0.5  # below it a text is more likely honest than not
 REMEMBERED_CHARS: Final = 1 << 16  # longer texts are not kept
 
 Ids = Callable[[str], Sequence[int]]
@@ -295,11 +296,14 @@ class LearnedCheck:
         if self.name == EMBEDDED and views and tool_of(views[0].segment.place):
             return self._in_tool(views)
         scores = self.heads.scores_of([view.text for view in views])
+        shown = max(
+            (said[self.name] for view, said in zip(views, scores, strict=True) if not view.is_decoded), default=0
+        )
         return [
             Finding(
                 check=self.name,
                 kind=self.name,
-                severity=severity(self.name, confidence, decoded=view.is_decoded),
+                severity=severity(self.name, confidence, hidden=view.is_decoded and shown < HONEST),
                 confidence=confidence,
                 place=view.segment.place,
                 start=view.start,
@@ -330,13 +334,12 @@ class LearnedCheck:
         ]
 
 
-def severity(name: str, confidence: float, *, decoded: bool = False) -> Severity:
+def severity(name: str, confidence: float, *, hidden: bool = False) -> Severity:
     """How severe a head's finding is: a guess, or as good as certain.
 
-    What was found in a text that had to be decoded is no guess: somebody hid it (`benchmarks.safety.decoded`: in 2 of
-    65,238 honest texts).
+    An order in a text that had to be decoded, where what is written looks honest, is no guess: somebody hid it.
     """
-    return Severity.HIGH if decoded or confidence >= CERTAIN else SEVERITY[name]
+    return Severity.HIGH if hidden or confidence >= CERTAIN else SEVERITY[name]
 
 
 def learned_checks(heads: Heads) -> tuple[LearnedCheck, ...]:

@@ -41,7 +41,7 @@ PENALTY: Final = 0.5
 STEPS: Final = 40
 LEAST_WINDOWS: Final = 2
 FALSE: Final[Mapping[str, float]] = MappingProxyType(  # of honest texts of unseen sources that a head may take for one
-    {"override": 0.005, "persona": 0.004, "harm": 0.005, "embedded": 0.01}  # .005: a plain question on a model's rules
+    {"override": 0.005, "persona": 0.002, "harm": 0.005, "embedded": 0.01}  # .003: a plain question on a model's rules
 )
 OWN_FALSE: Final = 0.06  # of our own hard ones and our role-play, which are harder than life
 

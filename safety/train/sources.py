@@ -27,11 +27,14 @@ HEADS: Final = ("override", "persona", "harm")
 OWN: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(  # texts drawn of each family of templates
     {
         "override": {"override": 4500, "takeover": 3000},
-        "persona": {"persona": 2500, "unbound": 2500},
+        "persona": {"persona": 2500, "unbound": 2500, "masks": 3500},
         "harm": {"harm": 4000, "misuse": 5000},
     }
 )
 HARD: Final[Mapping[str, int]] = MappingProxyType({"benign": 4500, "topics": 4000, "misuse": 3000})
+PASTED: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(  # honest texts that only this head learns from:
+    {"persona": {"manuals": 1000, "masks": 500}}  # papers full of "you must", roles that are to be kept (the card)
+)
 ROLEPLAY: Final[Mapping[str, int]] = MappingProxyType({"benign": 2000, "topics": 1000})
 WHOLE: Final[Mapping[str, int]] = MappingProxyType(  # families that are held out whole, and the fold
     {"takeover": 3, "misuse": 1, "topics": 2, "unbound": 0}
@@ -126,6 +129,7 @@ def user_examples(data: Path, seed: int) -> dict[str, list[Example]]:
         draw = Random(f"{seed}/{head}")  # noqa: S311  seeded draws, no secrets
         found[head] += [_rewritten(one, plain, draw) for one in found[head]]
         found[head] += _own(head, plain, draw)
+        found[head] += _pasted(head, draw)
     return dict(found)
 
 
@@ -170,6 +174,13 @@ def _own(head: str, plain: Sequence[Sequence[str]], draw: Random) -> Iterator[Ex
             if draw.random() < WRAPPED:
                 before, after = _around(plain[fold], draw)
             yield Example(before, text, after, f"own_{family}", frozenset({fold}))
+
+
+def _pasted(head: str, draw: Random) -> Iterator[Example]:
+    for family, count in PASTED.get(head, {}).items():
+        file = read_templates(family)
+        for fold, text in _drawn(family, file.hard, file.slots, count, draw):
+            yield whole(text, f"own_{family}", fold, attack=False)
 
 
 def _drawn(
